@@ -1,0 +1,1 @@
+"""Pure functions that return a Fabric, one topology a file."""
