@@ -1,0 +1,122 @@
+"""The few things asked of Linux that Python does not offer: network namespaces, sysctls, modules, end-with-parent.
+
+Nothing here knows about fabrics. Every change made to a sysctl can be undone from what `set_sysctl` returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from fabric.errors import MachineError
+
+__all__ = [
+    "die_with_parent",
+    "enter_namespace",
+    "has_module",
+    "inside_namespace",
+    "namespace_of",
+    "new_network_namespace",
+    "process_started_at",
+    "read_sysctl",
+    "set_sysctl",
+    "silence_ipv6",
+]
+
+_CLONE_NEWNET = 0x40000000
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise MachineError(f"{what}: {os.strerror(number)}; network namespaces need root (sudo) and a kernel with CONFIG_NET_NS")
+
+
+def namespace_of(pid: int | None = None) -> int:
+    """An open descriptor of a process's network namespace, this thread's by default; the caller closes it."""
+    return os.open("/proc/thread-self/ns/net" if pid is None else f"/proc/{pid}/ns/net", os.O_RDONLY)
+
+
+def new_network_namespace() -> None:
+    """Move this thread into a new, empty network namespace."""
+    _checked(_libc.unshare(_CLONE_NEWNET), "a new network namespace")
+
+
+def enter_namespace(descriptor: int) -> None:
+    """Move this thread into the namespace of an open descriptor."""
+    _checked(_libc.setns(descriptor, _CLONE_NEWNET), "entering a network namespace")
+
+
+@contextlib.contextmanager
+def inside_namespace(descriptor: int) -> Iterator[None]:
+    """Run the block with this thread in the namespace of an open descriptor, and come back."""
+    home = namespace_of()
+    try:
+        enter_namespace(descriptor)
+        try:
+            yield
+        finally:
+            enter_namespace(home)
+    finally:
+        os.close(home)
+
+
+def die_with_parent(ending: int = signal.SIGTERM) -> None:
+    """Have the kernel end this process when the thread that started it ends; for `preexec_fn`."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(ending), 0, 0, 0)
+
+
+def _sysctl_path(name: str) -> Path:
+    return Path("/proc/sys") / name.replace(".", "/")
+
+
+def read_sysctl(name: str) -> str:
+    """The value of a sysctl, as seen from this thread's network namespace."""
+    return _sysctl_path(name).read_text().strip()
+
+
+def set_sysctl(name: str, value: str) -> str:
+    """Set a sysctl, read it back, and return what it was before; MachineError when it did not take."""
+    before = read_sysctl(name)
+    if before != value:
+        try:
+            _sysctl_path(name).write_text(value)
+        except OSError as err:
+            raise MachineError(f"sysctl {name}={value}: {err.strerror}; it needs root in the initial network namespace") from err
+        if read_sysctl(name).split() != value.split():
+            raise MachineError(f"sysctl {name}: asked for {value}, the kernel kept {read_sysctl(name)}")
+    return before
+
+
+def silence_ipv6() -> None:
+    """Keep this namespace's interfaces from sending IPv6 discovery, which would stand in every byte count."""
+    for scope in ("all", "default"):
+        name = f"net.ipv6.conf.{scope}.disable_ipv6"
+        if _sysctl_path(name).exists():
+            set_sysctl(name, "1")
+
+
+def has_module(name: str) -> bool:
+    """Whether a kernel module is loaded, built in, or can be loaded now (it is, then)."""
+    if Path("/sys/module", name).exists():
+        return True
+    with contextlib.suppress(OSError):
+        return subprocess.run(["modprobe", "-q", name], capture_output=True, check=False).returncode == 0
+    return False
+
+
+def process_started_at(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot (with its pid this names it for ever); None when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])

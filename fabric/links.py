@@ -1,0 +1,94 @@
+"""Shaping of one direction of a link: what is asked, the netlink requests that make it, and what the kernel says it got.
+
+An HTB class limits the rate and one FIFO under it is the queue. The same description is built on every interface of
+every arm, and read back from the kernel before a result may be believed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ETHERNET_HEADER", "Shape", "differences", "read_shape", "requests"]
+
+ETHERNET_HEADER = 14
+_ROOT = 0x10000  # handle 1:
+_CLASS = 0x10001  # class 1:1, the rate
+_QUEUE = 0x100000  # handle 10:, the FIFO
+_TICK_NS = 64  # PSCHED_TICKS: the unit in which the kernel keeps a burst
+_RATE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A rate in Mb/s (Ethernet header counted), an MTU in bytes, and a queue limited in packets or in bytes."""
+
+    mbps: float
+    mtu: int
+    queue_packets: int | None = None
+    queue_bytes: int | None = None
+
+    @property
+    def frame(self) -> int:
+        """The largest frame in bytes, which is also the burst: never more than one packet ahead of the rate."""
+        return self.mtu + ETHERNET_HEADER
+
+    @property
+    def bytes_per_second(self) -> int:
+        """The rate as the kernel keeps it."""
+        return round(self.mbps * 1e6 / 8)
+
+
+def requests(shape: Shape) -> list[tuple[str, str, dict[str, Any]]]:
+    """The calls of pyroute2's `tc` that build the shape: (command, kind, arguments), in order."""
+    rate, frame = shape.bytes_per_second, shape.frame
+    fifo, limit = ("pfifo", shape.queue_packets) if shape.queue_packets is not None else ("bfifo", shape.queue_bytes)
+    return [
+        ("add", "htb", {"handle": _ROOT, "default": 1}),
+        ("add-class", "htb", {
+            "handle": _CLASS, "parent": _ROOT, "rate": rate, "ceil": rate,
+            "burst": frame, "cburst": frame, "mtu": frame, "quantum": frame,
+        }),
+        ("add", fifo, {"handle": _QUEUE, "parent": _CLASS, "limit": limit}),
+    ]  # fmt: skip
+
+
+def read_shape(qdiscs: Iterable[Any], classes: Iterable[Any], mtu: int) -> tuple[Shape | None, int]:
+    """What one interface really has, from the kernel's answers: (shape, burst in bytes); None where it is not ours."""
+    fifo = [qdisc for qdisc in qdiscs if qdisc["parent"] == _CLASS]
+    rate = [item for item in classes if item["handle"] == _CLASS]
+    if len(fifo) != 1 or len(rate) != 1 or fifo[0].get_attr("TCA_KIND") not in ("pfifo", "bfifo"):
+        return None, 0
+    parms: Mapping[str, Any] = rate[0].get_attr("TCA_OPTIONS").get_attr("TCA_HTB_PARMS")
+    limit = int(fifo[0].get_attr("TCA_OPTIONS")["limit"])
+    in_packets = fifo[0].get_attr("TCA_KIND") == "pfifo"
+    shape = Shape(
+        mbps=parms["rate"] * 8 / 1e6,
+        mtu=mtu,
+        queue_packets=limit if in_packets else None,
+        queue_bytes=None if in_packets else limit,
+    )
+    burst = max(parms["buffer"], parms["cbuffer"]) * _TICK_NS * 1e-9 * parms["rate"]
+    return shape if parms["rate"] == parms["ceil"] else None, math.floor(burst)
+
+
+def differences(asked: Shape, got: Shape | None, burst: int) -> list[str]:
+    """In words, each way in which an interface is not what was asked; empty when it is."""
+    if got is None:
+        return ["no shaper of ours"]
+    found = []
+    if abs(got.mbps / asked.mbps - 1) > _RATE_TOLERANCE:
+        found.append(f"mbps {got.mbps:g} instead of {asked.mbps:g}")
+    if got.mtu != asked.mtu:
+        found.append(f"mtu {got.mtu} instead of {asked.mtu}")
+    if (got.queue_packets, got.queue_bytes) != (asked.queue_packets, asked.queue_bytes):
+        found.append(f"queue {_queue(got)} instead of {_queue(asked)}")
+    if burst > asked.frame:
+        found.append(f"burst {burst} bytes, more than one frame of {asked.frame}")
+    return found
+
+
+def _queue(shape: Shape) -> str:
+    return f"{shape.queue_packets} packets" if shape.queue_packets is not None else f"{shape.queue_bytes} bytes"

@@ -1,0 +1,131 @@
+"""A Ryu app that runs beside every controller: says when the switches are ready, and records port counters.
+
+It installs nothing and forwards nothing. Ready means: every switch of the topology is connected, the other app has
+dealt with each connection, and every switch has answered a barrier sent after that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ryu.base.app_manager import RyuApp
+from ryu.controller import event, ofp_event
+from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
+from ryu.lib import hub
+from ryu.ofproto import ofproto_v1_3
+
+from fabric.graph import Fabric, Port
+
+__all__ = ["Monitor"]
+
+_UNSUPPORTED = 2**64 - 1  # how a switch says that it does not count something
+
+
+class _Flush(event.EventBase):  # type: ignore[misc]
+    """Goes through an app's own queue: when it is handled, everything before it has been."""
+
+
+class Monitor(RyuApp):  # type: ignore[misc]
+    """Readiness and counters, from OpenFlow alone."""
+
+    OFP_VERSIONS = [ofproto_v1_3.OFP_VERSION]  # noqa: RUF012  (Ryu's own convention)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.folder = Path(os.environ["FABRIC_RUN"])
+        setup = json.loads((self.folder / "controller.json").read_text())
+        self.period_s = setup["poll_ms"] / 1000
+        self.fabric = Fabric.from_json(json.loads((self.folder / "topology.json").read_text()))
+        self.datapaths: dict[int, Any] = {}
+        self.barriers: set[int] | None = None
+        self.round: dict[str, list[int | None]] = {}
+        self.answered: set[int] = set()
+        self.log_file = open(self.folder / "ports.jsonl", "a")  # noqa: SIM115  (kept for the process's life)
+
+    def start(self) -> Any:
+        """Ryu's hook for an app's own thread."""
+        super().start()
+        (self.folder / "listening").touch()
+        return hub.spawn(self._poll)
+
+    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])  # type: ignore[misc]
+    def on_state(self, ev: Any) -> None:
+        """Keep the set of connected switches; start the readiness check when it is complete."""
+        datapath = ev.datapath
+        if ev.state == DEAD_DISPATCHER:
+            if datapath.id is not None and self.datapaths.get(datapath.id) is datapath:
+                del self.datapaths[datapath.id]
+            return
+        self.datapaths[datapath.id] = datapath
+        if self.barriers is None and self.datapaths.keys() >= self.fabric.switch_by_dpid.keys():
+            self._flush_other_apps()
+
+    def _flush_other_apps(self) -> None:
+        from ryu.base.app_manager import SERVICE_BRICKS
+
+        others = [app for app in SERVICE_BRICKS.values() if app is not self and app.name != "ofp_event"]
+        waiting = {app.name for app in others}
+
+        def flushed(app: Any) -> None:
+            waiting.discard(app.name)
+            if not waiting and self.barriers is None:
+                self._send_barriers()
+
+        for app in others:
+            app.register_handler(_Flush, lambda _, app=app: flushed(app))
+            app._send_event(_Flush(), None)
+
+    def _send_barriers(self) -> None:
+        self.barriers = set(self.fabric.switch_by_dpid)
+        for dpid in tuple(self.barriers):
+            datapath = self.datapaths[dpid]
+            datapath.send_msg(datapath.ofproto_parser.OFPBarrierRequest(datapath))
+
+    @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)  # type: ignore[misc]
+    def on_barrier(self, ev: Any) -> None:
+        """Write `ready` when the last switch has answered."""
+        if not self.barriers:
+            return
+        self.barriers.discard(ev.msg.datapath.id)
+        if not self.barriers:
+            (self.folder / "ready").touch()
+
+    def _poll(self) -> None:
+        due = time.monotonic()
+        while True:
+            due = max(due + self.period_s, time.monotonic())
+            hub.sleep(max(0.0, due - time.monotonic()))
+            self._write_round()
+            for datapath in tuple(self.datapaths.values()):
+                parser, proto = datapath.ofproto_parser, datapath.ofproto
+                datapath.send_msg(parser.OFPPortStatsRequest(datapath, 0, proto.OFPP_ANY))
+
+    @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)  # type: ignore[misc]
+    def on_port_stats(self, ev: Any) -> None:
+        """Keep [transmitted bytes, packets, dropped, received bytes, packets, dropped] of each port of the fabric."""
+        switch = self.fabric.switch_by_dpid.get(ev.msg.datapath.id)
+        if switch is None:
+            return
+        for stat in ev.msg.body:
+            port = Port(switch.name, stat.port_no)
+            if port in self.fabric.peer:
+                counters = (stat.tx_bytes, stat.tx_packets, stat.tx_dropped, stat.rx_bytes, stat.rx_packets, stat.rx_dropped)
+                self.round[port.interface] = [None if count == _UNSUPPORTED else count for count in counters]
+        self.answered.add(switch.dpid)
+
+    def _write_round(self) -> None:
+        """One line for the answers to the last round; a switch that gave none is counted as missing."""
+        if not self.answered:
+            return
+        line = {
+            "t": round(time.monotonic(), 6),
+            "missing": len(self.fabric.switches) - len(self.answered),
+            "ports": self.round,
+        }
+        self.log_file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self.log_file.flush()
+        self.round, self.answered = {}, set()

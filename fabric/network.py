@@ -1,0 +1,295 @@
+"""From a Fabric to a running Mininet network and down again; the only room that knows Mininet.
+
+Mininet holds the nodes: hosts are its namespaces with their shells, switches its OVSSwitch. What Mininet does by a
+process per step (interfaces, addresses, shapers) is done here in bulk over netlink, then read back and compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mininet.link import Link as MininetLink
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+from mininet.node import Host as MininetHost
+from mininet.node import OVSSwitch
+from pyroute2 import IPRoute
+
+from fabric.errors import RunError
+from fabric.graph import Fabric, Host, Port
+from fabric.kernel import inside_namespace, namespace_of, read_sysctl, set_sysctl, silence_ipv6
+from fabric.links import Shape, differences, read_shape, requests
+from fabric.offloads import offloads_left_on, switch_off_offloads
+from fabric.ovs import PrivateOvs
+
+__all__ = ["ControllerAddress", "Network", "network"]
+
+_RTAX_RTO_MIN = 13  # linux/rtnetlink.h
+_ADDRESS_PREFIX = 8  # every host is on 10.0.0.0/8, on-link
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerAddress:
+    """Where switches find their controller, in the shape Mininet asks a controller for."""
+
+    port: int
+    name: str = "controller"
+    protocol: str = "tcp"
+
+    def IP(self) -> str:
+        """The address, always loopback of the run's own namespace."""
+        return "127.0.0.1"
+
+
+class _PreparedLink(MininetLink):  # type: ignore[misc]
+    """A Mininet link whose interfaces were already made in bulk."""
+
+    @classmethod
+    def makeIntfPair(cls, *_: Any, **__: Any) -> None:
+        return None
+
+
+class _Switch(OVSSwitch):  # type: ignore[misc]
+    """Mininet's OVSSwitch without a shell of its own until somebody asks for one."""
+
+    def startShell(self, mnopts: str | None = None) -> None:
+        self.shell = self.pid = None
+        self.waiting = False
+
+    def cmd(self, *args: Any, **kwargs: Any) -> Any:
+        if self.shell is None:
+            super().startShell()
+        return super().cmd(*args, **kwargs)
+
+
+@dataclass
+class Network:
+    """A running network. `mininet` is the live Mininet object; `shapes` is what was asked of every port."""
+
+    fabric: Fabric
+    mininet: Any
+    ovs: PrivateOvs
+    shapes: Mapping[Port, Shape]
+    _namespaces: dict[str, int] = field(default_factory=dict)
+
+    def host_pid(self, name: str) -> int:
+        """The process whose namespaces are those of a host."""
+        return int(self.mininet.nameToNode[name].pid)
+
+    @contextlib.contextmanager
+    def inside(self, host: str) -> Iterator[None]:
+        """Run the block with this thread in a host's network namespace."""
+        with inside_namespace(self._namespaces[host]):
+            yield
+
+    def connect(self, controller: ControllerAddress) -> None:
+        """Create all bridges in one transaction, point them at the controller, shape their ports, and read all back.
+
+        Raises RunError when an interface is not what was asked.
+        """
+        words = []
+        for switch in self.mininet.switches:
+            switch.start([controller])
+            words += switch.commands
+            switch.commands = []
+        _batched_vsctl(self.ovs, words)
+        # Only now: Open vSwitch removes the qdiscs of every port it takes.
+        _configure_switch_ports(self)
+        if wrong := self.read_back():
+            raise RunError(f"{len(wrong)} interfaces are not what was asked, the first: {wrong[0]}")
+
+    def set_host_sysctls(self, values: Mapping[str, str]) -> None:
+        """Set sysctls in every host's namespace and read each back."""
+        for host in self.fabric.hosts:
+            with self.inside(host.name):
+                for name, value in values.items():
+                    set_sysctl(name, value)
+
+    def host_sysctl(self, host: str, name: str) -> str:
+        """A sysctl as a host sees it."""
+        with self.inside(host):
+            return read_sysctl(name)
+
+    def set_rto_min(self, rto_min_ms: float) -> None:
+        """Set TCP's minimum retransmission time-out on every host's route, and read it back."""
+        for host in self.fabric.hosts:
+            with self.inside(host.name), IPRoute() as netlink:
+                _set_rto_min(netlink, host, rto_min_ms)
+
+    def read_back(self) -> list[str]:
+        """In words, every difference between what was asked and what the kernel says, over all interfaces."""
+        found = []
+        with IPRoute() as netlink, _probe_socket() as channel:
+            ports = [port for port in self.shapes if port.node in self.fabric.switch_by_name]
+            found += _differences(netlink, channel, {port: self.shapes[port] for port in ports})
+        for host in self.fabric.hosts:
+            with self.inside(host.name), IPRoute() as netlink, _probe_socket() as channel:
+                shapes = {port: self.shapes[port] for port in self.fabric.ports_of[host.name]}
+                found += _differences(netlink, channel, shapes)
+        return found
+
+
+@contextlib.contextmanager
+def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs) -> Iterator[Network]:
+    """Build hosts and links inside this thread's network namespace; the hosts end with the block.
+
+    The switches' interfaces are left to the namespace, which takes them along when it goes. `shapes` has one entry for every port. The switches come alive by `Network.connect`.
+    """
+    setLogLevel("critical")
+    # Mininet's own init would change some thirty sysctls of the machine; the sandbox keeps those it needs.
+    Mininet.inited = True
+    net = Mininet(build=False, controller=None)
+    OVSSwitch.OVSVersion = "3.0"  # its setup() asks a system-wide Open vSwitch, which is not ours
+    built = Network(fabric, net, ovs, dict(shapes))
+    try:
+        _add_nodes(net, fabric, ovs)
+        for host in fabric.hosts:
+            built._namespaces[host.name] = namespace_of(built.host_pid(host.name))
+        _make_interfaces(built)
+        for host in fabric.hosts:
+            _configure_host(built, host)
+        for link in fabric.links:
+            net.addLink(*_mininet_link(net, link.a, link.b), cls=_PreparedLink)
+        for host in fabric.hosts:
+            _tell_mininet(net, host)
+        net.built = True
+        yield built
+    finally:
+        _take_down(built)
+
+
+def _add_nodes(net: Any, fabric: Fabric, ovs: PrivateOvs) -> None:
+    for host in fabric.hosts:
+        net.addHost(host.name, cls=MininetHost, ip=f"{host.ip}/{_ADDRESS_PREFIX}", mac=host.mac)
+    for switch in fabric.switches:
+        net.addSwitch(
+            switch.name, cls=_Switch, dpid=f"{switch.dpid:016x}", protocols="OpenFlow13", batch=True,
+            datapath="user" if ovs.datapath == "netdev" else "kernel", reconnectms=1000,
+        )  # fmt: skip
+
+
+def _mininet_link(net: Any, a: Port, b: Port) -> tuple[Any, Any, int, int]:
+    return net.nameToNode[a.node], net.nameToNode[b.node], a.number, b.number
+
+
+def _tell_mininet(net: Any, host: Host) -> None:
+    """Give Mininet's own objects the addresses it did not set itself, so that its CLI and host.IP() know them."""
+    for nic in host.nics:
+        interface = net.nameToNode[host.name].nameToIntf[Port(host.name, nic.port).interface]
+        interface.ip, interface.prefixLen, interface.mac = nic.ip, _ADDRESS_PREFIX, nic.mac
+
+
+def _make_interfaces(built: Network) -> None:
+    """All veth pairs; a host's end is born inside its namespace."""
+    hosts = built.fabric.host_by_name
+    with IPRoute() as netlink:
+        for link in built.fabric.links:
+            near, far = (link.b, link.a) if link.a.node in hosts else (link.a, link.b)
+            peer: dict[str, Any] = {"ifname": far.interface, "mtu": built.shapes[far].mtu}
+            if far.node in hosts:
+                peer["net_ns_fd"] = built._namespaces[far.node]
+            netlink.link("add", ifname=near.interface, kind="veth", mtu=built.shapes[near].mtu, peer=peer)
+
+
+def _configure_switch_ports(built: Network) -> None:
+    with IPRoute() as netlink, _probe_socket() as channel:
+        index = _indexes(netlink)
+        for port, shape in built.shapes.items():
+            if port.node in built.fabric.switch_by_name:
+                _prepare(netlink, channel, index[port.interface], port, shape)
+
+
+def _configure_host(built: Network, host: Host) -> None:
+    """Address, shaper and static neighbours of one host: nothing on the fabric ever needs a broadcast."""
+    with built.inside(host.name), IPRoute() as netlink, _probe_socket() as channel:
+        silence_ipv6()
+        index = _indexes(netlink)
+        netlink.link("set", index=index["lo"], state="up")
+        for nic in host.nics:
+            port = Port(host.name, nic.port)
+            netlink.link("set", index=index[port.interface], address=nic.mac)
+            _prepare(netlink, channel, index[port.interface], port, built.shapes[port])
+            netlink.addr("add", index=index[port.interface], address=nic.ip, prefixlen=_ADDRESS_PREFIX)
+        first = index[Port(host.name, host.nics[0].port).interface]
+        for other in built.fabric.hosts:
+            if other.name != host.name:
+                for nic in other.nics:
+                    netlink.neigh("add", dst=nic.ip, lladdr=nic.mac, ifindex=first, state="permanent")
+
+
+def _prepare(netlink: Any, channel: socket.socket, index: int, port: Port, shape: Shape) -> None:
+    switch_off_offloads(channel, port.interface)
+    netlink.link("set", index=index, state="up")
+    for command, kind, arguments in requests(shape):
+        netlink.tc(command, kind, index, **arguments)
+
+
+def _set_rto_min(netlink: Any, host: Host, rto_min_ms: float) -> None:
+    wanted = round(rto_min_ms)
+    # TCP heeds the metric only where it is locked (tcp_rto_min in net/ipv4/tcp_output.c).
+    metrics = {"lock": 1 << _RTAX_RTO_MIN, "rto_min": wanted}
+    route: dict[str, Any] = {
+        "dst": "10.0.0.0", "dst_len": _ADDRESS_PREFIX, "oif": _indexes(netlink)[Port(host.name, 0).interface],
+        "prefsrc": host.ip, "scope": "link",
+    }  # fmt: skip
+    netlink.route("replace", **route, proto="kernel", metrics=metrics)
+    got = [
+        item.get_attr("RTA_METRICS").get_attr("RTAX_RTO_MIN")
+        for item in netlink.get_routes(table=254, family=socket.AF_INET)
+        if item["dst_len"] == _ADDRESS_PREFIX and item.get_attr("RTA_METRICS")
+    ]
+    if got != [wanted]:
+        raise RunError(f"rto_min of {host.name}: asked for {wanted} ms, the route says {got}")
+
+
+def _indexes(netlink: Any) -> dict[str, int]:
+    return {link.get_attr("IFLA_IFNAME"): link["index"] for link in netlink.get_links()}
+
+
+def _probe_socket() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def _differences(netlink: Any, channel: socket.socket, shapes: Mapping[Port, Shape]) -> list[str]:
+    """Compare every port of one namespace with what was asked, by two dumps for all of them."""
+    links = {link.get_attr("IFLA_IFNAME"): (link["index"], link.get_attr("IFLA_MTU")) for link in netlink.get_links()}
+    qdiscs: dict[int, list[Any]] = {}
+    for qdisc in netlink.get_qdiscs():
+        qdiscs.setdefault(qdisc["index"], []).append(qdisc)
+    found = []
+    for port, asked in shapes.items():
+        index, mtu = links[port.interface]
+        got, burst = read_shape(qdiscs.get(index, []), netlink.get_classes(index), mtu)
+        wrong = differences(asked, got, burst)
+        wrong += [f"offload {name} is on" for name in offloads_left_on(channel, port.interface)]
+        if wrong:
+            found.append(f"{port.interface}: {', '.join(wrong)}")
+    return found
+
+
+def _batched_vsctl(ovs: PrivateOvs, words: list[str]) -> None:
+    """What Mininet's switches queued, in transactions short enough for a command line."""
+    batch: list[str] = []
+    for command in words:
+        # Mininet quotes for a shell; there is none here.
+        tokens = [token.replace('\\"', '"') for token in command.split()]
+        if sum(map(len, batch)) + sum(map(len, tokens)) > OVSSwitch.argmax:
+            ovs.vsctl(*batch)
+            batch = []
+        batch += tokens
+    if batch:
+        ovs.vsctl(*batch)
+
+
+def _take_down(built: Network) -> None:
+    for descriptor in built._namespaces.values():
+        os.close(descriptor)
+    built._namespaces.clear()
+    for node in (*built.mininet.hosts, *built.mininet.switches):
+        with contextlib.suppress(OSError):
+            node.terminate()
