@@ -124,7 +124,7 @@ class Fabric:
     @cached_property
     def ports_of(self) -> dict[str, tuple[Port, ...]]:
         """The ports of every node, in port order."""
-        ports: dict[str, list[Port]] = {node.name: [] for node in (*self.switches, *self.hosts)}
+        ports: dict[str, list[Port]] = {name: [] for name in (*self.switch_by_name, *self.host_by_name)}
         for port in self.peer:
             ports[port.node].append(port)
         return {node: tuple(sorted(found)) for node, found in ports.items()}
@@ -205,6 +205,10 @@ class FabricBuilder:
     def host(self, name: str, *, position: tuple[int, ...] = (), ip: str | None = None) -> str:
         """Add a host with one NIC and return its name; without `ip` it gets the next address of 10.0.0.0/8."""
         address = ip or str(ipaddress.IPv4Address("10.0.0.1") + len(self._hosts))
+        try:
+            ipaddress.IPv4Address(address)
+        except ValueError as err:
+            raise RequestError(f"topology {self.topology}: host {name} has address {ip}; give it an IPv4 one") from err
         self._hosts.append(Host(name, position, (Nic(0, address, mac_of(address)),)))
         return name
 
@@ -218,7 +222,8 @@ class FabricBuilder:
 
     def fabric(self) -> Fabric:
         """The checked fabric; raises RequestError naming the first thing wrong."""
-        fabric = Fabric(self.topology, dict(self.params), *map(tuple, (self._switches, self._hosts, self._links)))
+        switches, hosts, links = tuple(self._switches), tuple(self._hosts), tuple(self._links)
+        fabric = Fabric(self.topology, dict(self.params), switches, hosts, links)
         _check(fabric)
         return fabric
 
@@ -238,11 +243,10 @@ def _check(fabric: Fabric) -> None:
     where = f"topology {fabric.topology}"
     if not fabric.hosts or not fabric.switches:
         raise RequestError(f"{where}: got {len(fabric.hosts)} hosts and {len(fabric.switches)} switches; add at least one of each")
-    nodes = (*fabric.switches, *fabric.hosts)
-    _unique(where, "name", [node.name for node in nodes])
+    _unique(where, "name", [switch.name for switch in fabric.switches] + [host.name for host in fabric.hosts])
     _unique(where, "dpid", [switch.dpid for switch in fabric.switches])
     _unique(where, "address", [nic.ip for host in fabric.hosts for nic in host.nics])
-    names = {node.name for node in nodes}
+    names = fabric.switch_by_name.keys() | fabric.host_by_name.keys()
     for port in fabric.peer:
         if port.node not in names:
             raise RequestError(f"{where}: a link ends at {port.node}, which is no node; add it by switch() or host() first")

@@ -224,9 +224,10 @@ def _configure_host(built: Network, host: Host) -> None:
 
 def _prepare(netlink: Any, channel: socket.socket, index: int, port: Port, shape: Shape) -> None:
     switch_off_offloads(channel, port.interface)
-    netlink.link("set", index=index, state="up")
     for command, kind, arguments in requests(shape):
         netlink.tc(command, kind, index, **arguments)
+    # Last: a packet sent before the class exists would pass the shaper by.
+    netlink.link("set", index=index, state="up")
 
 
 def _set_rto_min(netlink: Any, host: Host, rto_min_ms: float) -> None:

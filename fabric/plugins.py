@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +22,7 @@ from typing import Any
 
 from fabric.errors import RequestError
 
-__all__ = ["KINDS", "Source", "find", "load", "names"]
+__all__ = ["KINDS", "Source", "controller_parameters", "find", "load", "names"]
 
 KINDS = {
     "topology": "fabriclab.topologies",
@@ -78,6 +80,97 @@ def load(kind: str, spelling: str, base: Path) -> Callable[..., Any]:
     if len(own) != 1:
         raise RequestError(f"{kind} {spelling!r}: the module defines {_offers(module)}; say which one, as {spelling}:NAME")
     return own[0]
+
+
+def controller_parameters(source: Source) -> dict[str, Any] | None:
+    """The parameters of a controller and their defaults, read without running any of it; None when any may be given.
+
+    They are the literal class attribute PARAMETERS. A FabricApp without one takes none; a plain Ryu app, whose
+    parameters are its own affair, any. RequestError when the module has no app, or more than the one Ryu would run.
+    """
+    file = Path(source.module) if source.is_file else _file_of(source.module)
+    tree = _parsed(file)
+    apps = _apps(tree)
+    if len(apps) != 1:
+        places = ", ".join(f"{node.name} (line {node.lineno})" for node in apps) or "none"
+        remedy = "move the others to files of their own; Ryu runs only the first by alphabet" if apps else "derive one"
+        line = apps[1].lineno if apps else 1
+        text = f"got the app classes {places}; accepted: one class of RyuApp or FabricApp; {remedy}"
+        raise RequestError(f"{file}:{line}: {text}")
+    app = apps[0]
+    if source.attr not in ("", app.name):
+        raise RequestError(
+            f"{file}:{app.lineno}: got the app class {app.name}; accepted: {source.attr}, as asked; write :{app.name}"
+        )
+    declared = _declared(file, app)
+    return {} if declared is None and any(base.endswith("FabricApp") for base in _bases(app)) else declared
+
+
+def _file_of(module: str) -> Path:
+    """A module's file by its import path; not even its packages are imported."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+        for depth, _ in enumerate(rest, 2):
+            search = spec.submodule_search_locations if spec else None
+            spec = PathFinder.find_spec(".".join([top, *rest][:depth]), search) if search else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        text = "got no Python module of this name; accepted: one that is installed, or ./file.py; check the name"
+        raise RequestError(f"controller {module!r}: {text}")
+    return Path(str(spec.origin))
+
+
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes(), str(file))
+    except OSError as err:
+        raise RequestError(f"{file}: cannot be read: {err.strerror}; accepted: a Python file; check the path") from err
+    except (SyntaxError, ValueError) as err:  # ValueError: null bytes, up to Python 3.11
+        what, line = getattr(err, "msg", str(err)), getattr(err, "lineno", None) or 1
+        raise RequestError(f"{file}:{line}: got a syntax error, {what}; accepted: Python; mend the file") from err
+
+
+def _apps(tree: ast.Module) -> list[ast.ClassDef]:
+    """The classes Ryu would take for apps, in file order: those of RyuApp or FabricApp, and what derives from them."""
+    apps: dict[str, ast.ClassDef] = {}
+    for node in _classes(tree.body):
+        if any(base.endswith(("RyuApp", "FabricApp")) or base in apps for base in _bases(node)):
+            apps[node.name] = node
+    return list(apps.values())
+
+
+def _classes(body: list[ast.stmt]) -> Iterator[ast.ClassDef]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield node
+        elif isinstance(node, (ast.If, ast.Try)):  # at the module's level still
+            inner = [*node.body, *node.orelse, *getattr(node, "finalbody", ())]
+            yield from _classes([*inner, *(line for handler in getattr(node, "handlers", ()) for line in handler.body)])
+
+
+def _bases(node: ast.ClassDef) -> list[str]:
+    dotted = [base.attr if isinstance(base, ast.Attribute) else base for base in node.bases]
+    return [base.id if isinstance(base, ast.Name) else base for base in dotted if isinstance(base, (str, ast.Name))]
+
+
+def _declared(file: Path, app: ast.ClassDef) -> dict[str, Any] | None:
+    for node in app.body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if not any(isinstance(target, ast.Name) and target.id == "PARAMETERS" for target in targets):
+            continue
+        try:
+            found = ast.literal_eval(node.value)
+        except (ValueError, TypeError):
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            text = f"got {app.name}.PARAMETERS that is not literal; accepted: a dict of names and defaults"
+            raise RequestError(f'{file}:{node.lineno}: {text}; write e.g. PARAMETERS = {{"margin": 0.1}}')
+        return found
+    return None
 
 
 def _entry_point(kind: str, name: str) -> Source:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 
@@ -143,9 +144,9 @@ def leftovers() -> list[Leftover]:
     return found
 
 
-def _state(folder: Path) -> dict[str, object] | dict:  # type: ignore[type-arg]
+def _state(folder: Path) -> dict[str, Any]:
     try:
-        state: dict = json.loads((folder / "state.json").read_text())  # type: ignore[type-arg]
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):
         return {"pid": int(folder.name), "started": None, "sysctls": {}}
     return state

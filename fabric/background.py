@@ -1,0 +1,112 @@
+"""What runs inside a host beside its rank: the ends of background flows, open until told to stop.
+
+One process serves all flows of a host. Senders send as fast as TCP lets them, or at a flow's own rate (TCP's pacing);
+receivers count. The counts are sampled, so that the goodput of any window can be told afterwards.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["FlowCount", "run_flows"]
+
+_CHUNK = bytes(256 * 1024)
+_SAMPLE_S = 0.05
+_SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; without sch_fq TCP paces by itself
+
+
+@dataclass
+class FlowCount:
+    """Bytes that one flow's receiver has got: when the first came, and the running total at each sample."""
+
+    total: int = 0
+    first: float | None = None
+    t: list[float] = field(default_factory=list)
+    nbytes: list[int] = field(default_factory=list)
+
+    def sample(self, now: float) -> None:
+        """Note the running total."""
+        self.t.append(round(now, 6))
+        self.nbytes.append(self.total)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for a record line."""
+        return {"first": self.first, "t": self.t, "nbytes": self.nbytes}
+
+
+def run_flows(
+    senders: Mapping[int, tuple[socket.socket, float | None]],
+    receivers: Mapping[int, socket.socket],
+    begin: float,
+    stopped: Callable[[], bool],
+    control: int,
+    end: float | None,
+) -> dict[int, FlowCount]:
+    """Send and count from `begin` until `end` (CLOCK_MONOTONIC), or until `stopped()` says so.
+
+    `senders` and `receivers` are by flow number, a sender with its rate in Mb/s or None; `control` is the descriptor
+    that becomes readable when `stopped` is worth asking.
+    """
+    counts = {number: FlowCount() for number in receivers}
+    poll = select.epoll()
+    poll.register(control, select.EPOLLIN)
+    outgoing = {channel.fileno(): channel for channel, _ in senders.values()}
+    incoming = {channel.fileno(): number for number, channel in receivers.items()}
+    for channel, mbps in senders.values():
+        if mbps is not None:
+            channel.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, round(mbps * 1e6 / 8))
+        poll.register(channel, select.EPOLLOUT)
+    for channel in receivers.values():
+        poll.register(channel, select.EPOLLIN)
+    time.sleep(max(0.0, begin - time.monotonic()))
+    due = begin
+    while True:
+        now = time.monotonic()
+        if now >= due:
+            for count in counts.values():
+                count.sample(now)
+            due += _SAMPLE_S * (1 + (now - due) // _SAMPLE_S)
+        if end is not None and now >= end:
+            break
+        horizon = due if end is None else min(due, end)
+        ready = poll.poll(max(0.0, horizon - now))
+        if any(descriptor == control for descriptor, _ in ready) and stopped():
+            break
+        for descriptor, _ in ready:
+            if descriptor in outgoing:
+                _send(outgoing[descriptor])
+            elif descriptor in incoming:
+                number = incoming[descriptor]
+                _count(receivers[number], counts[number])
+    now = time.monotonic()
+    for number, count in counts.items():
+        _count(receivers[number], count)
+        count.sample(now)
+    poll.close()
+    return counts
+
+
+def _send(channel: socket.socket) -> None:
+    try:
+        channel.send(_CHUNK)
+    except BlockingIOError:
+        return
+
+
+def _count(channel: socket.socket, count: FlowCount) -> None:
+    """Take what has arrived; MSG_TRUNC lets TCP discard it without a copy."""
+    try:
+        got = channel.recv_into(_SINK, len(_SINK), socket.MSG_TRUNC)
+    except BlockingIOError:
+        return
+    if got and count.first is None:
+        count.first = round(time.monotonic(), 6)
+    count.total += got
+
+
+_SINK = bytearray(1024 * 1024)

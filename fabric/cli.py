@@ -1,0 +1,189 @@
+"""The command line: one small function a verb, and the only place that prints results and picks exit codes.
+
+    0 done   1 ran, but a check failed   2 the request is wrong   3 this machine cannot   4 the run broke   130 interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fabric import __version__
+from fabric.errors import FabricError, RequestError
+from fabric.experiment import Experiment, load_experiment, parse_override, schema
+from fabric.plugins import KINDS, names
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="A testbed for AI-cluster networks: how long does a collective take while the fabric is busy, and why?",
+)  # fmt: skip
+_err = Console(stderr=True)
+_out = Console()
+
+File = Annotated[Path, typer.Argument(help="the experiment file", show_default=False)]
+Set = Annotated[list[str], typer.Option("--set", help="replace a value of the file: key.path=value (may be repeated)")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object a line on standard output, nothing else there")]
+
+
+def main() -> None:
+    """Entry point: errors of the user's become one line and an exit code; ours keep their traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except FabricError as err:
+        _err.print(f"fabriclab: {err}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(err.exit_code)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _err.print("fabriclab: interrupted; the network is down, what was measured until then is kept", style="bold red")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as err:
+        # Typer's own usage errors are click's; naming that class would tie us to what typer builds on.
+        if not hasattr(err, "format_message"):
+            raise
+        _err.print(f"fabriclab: {err.format_message()}; see fabriclab --help", style="bold red", markup=False)
+        sys.exit(2)
+
+
+def _interrupt(*_: Any) -> None:
+    # A second signal must not break the clean-up that the first one began.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _load(file: Path, overrides: list[str]) -> Experiment:
+    return load_experiment(file, dict(parse_override(text) for text in overrides))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _out.print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Options before the verb."""
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine can do, what it cannot, and the remedy."""
+    from fabric.doctor import examine
+
+    findings = examine()
+    if as_json:
+        for finding in findings:
+            print(json.dumps({name: getattr(finding, name) for name in ("name", "ok", "needed", "got", "reason", "remedy")}))
+    else:
+        shown = Table(header_style="bold", pad_edge=False)
+        for name in ("", "what", "found", "remedy"):
+            shown.add_column(name, overflow="fold")
+        for finding in findings:
+            mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]optional[/]"
+            shown.add_row(mark, finding.name, finding.got if finding.ok else f"{finding.got}: {finding.reason}", "" if finding.ok else finding.remedy)
+        _out.print(shown)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(3)
+
+
+@app.command("list")
+def list_plugins(as_json: Json = False) -> None:
+    """List the topologies, controllers, collectives and loads that a name stands for."""
+    for kind in KINDS:
+        if as_json:
+            print(json.dumps({"kind": kind, "names": names(kind)}))
+        else:
+            _out.print(f"[bold]{kind}[/]: {', '.join(names(kind))}", highlight=False)
+
+
+@app.command()
+def validate(
+    file: Annotated[Path | None, typer.Argument(help="the experiment file", show_default=False)] = None,
+    overrides: Set = [],  # noqa: B006  (typer reads the default, nobody changes it)
+    as_json: Json = False,
+    print_schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema for editors instead")] = False,
+) -> None:
+    """Check an experiment file and every point of its sweep, without touching the machine."""
+    if print_schema:
+        print(json.dumps(schema(), indent=1))
+        return
+    if file is None:
+        raise RequestError("validate: got no file; accepted: an experiment file, or --schema; e.g. fabriclab validate experiments/quickstart.yaml")
+    experiment = _load(file, overrides)
+    if as_json:
+        for point in experiment.points:
+            print(json.dumps(point.to_json()))
+    else:
+        variants = dict.fromkeys(point.variant for point in experiment.points)
+        _out.print(f"{file}: fine, {len(experiment.points)} points: {'; '.join(variants)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    file: File,
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="where the run folder is made")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run an experiment (root): rows on the screen, everything else in a run folder."""
+    from fabric.plots import draw
+    from fabric.run import command_line
+    from fabric.run import run as conduct
+    from fabric.screen import Screen
+
+    experiment = _load(file, overrides)
+    with Screen(_err, experiment) as screen:
+        folder = conduct(experiment, out, screen, command_line())
+    if as_json:
+        for row in screen.done:
+            print(json.dumps(row.to_json()))
+    screen.closing(str(folder.path))
+    figures = draw(folder.path)
+    _err.print("figures: " + " ".join(str(path) for path in figures if path.suffix == ".png"), highlight=False, soft_wrap=True)
+    if any(row.refused for row in screen.done):
+        raise typer.Exit(1)
+
+
+@app.command()
+def plot(
+    folders: Annotated[list[Path], typer.Argument(help="run folders", show_default=False)],
+    figure: Annotated[str | None, typer.Option(help="only this figure")] = None,
+) -> None:
+    """Draw a run folder's figures again, as PNG, SVG and CSV."""
+    from fabric.plots import draw
+
+    for folder in folders:
+        for path in draw(folder, figure):
+            _out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def clean() -> None:
+    """Remove exactly what a killed run left behind (root)."""
+    from fabric.sandbox import clean as remove
+    from fabric.sandbox import leftovers
+
+    found = leftovers()
+    for leftover in found:
+        remove(leftover)
+        processes = f"{len(leftover.processes)} processes, " if leftover.processes else ""
+        _out.print(f"cleaned after run {leftover.pid}: {processes}{len(leftover.sysctls)} sysctls, {leftover.folder}", highlight=False)
+    if not found:
+        _out.print("nothing to clean")

@@ -1,0 +1,232 @@
+"""One point on the emulated network: bring it up, drive it, record it, take it down. What happened is in its folder.
+
+Comes in: a `Point`, its `Workload`, an open `Sandbox`. Goes out: a point folder for `summary` to read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fabric import plugins
+from fabric.errors import RunError
+from fabric.experiment import Point
+from fabric.graph import Port
+from fabric.ideal import payload_mbps
+from fabric.installed import installed_path
+from fabric.kernel import read_sysctl
+from fabric.links import Shape
+from fabric.network import ControllerAddress, Network, network
+from fabric.ovs import PrivateOvs, best_datapath, private_ovs
+from fabric.process import companion
+from fabric.control import Controller, controller_process
+from fabric.sandbox import Sandbox
+from fabric.seeds import number
+from fabric.traffic import Traffic, TrafficProcess, traffic_process
+from fabric.workload import Workload
+
+__all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "shapes_of"]
+
+SAMPLE_MS = 50
+CPU_SAMPLE_MS = 250
+LOAD_LEAD_S = 1.0  # the load's head start before the first iteration
+_SHUTDOWN_DRAIN_S = 3.0
+_SLOWEST_EXPECTED = 60  # times the ideal, before an iteration is called stalled
+_SHORTEST_DEADLINE_S = 20.0
+_CONTROLLER_PORT = 6653
+_OVS_SOCKET_BUFFER = 64 << 20
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+def machine_sysctls(tcp: str) -> dict[str, str]:
+    """What a run needs of the machine itself; put back afterwards."""
+    # One AF_PACKET socket carries all ports of a userspace switch: at the default 208 KiB it drops while queues fill.
+    wanted = {"net.core.wmem_default": str(_OVS_SOCKET_BUFFER)} if best_datapath() == "netdev" else {}
+    # A namespace may only choose among the allowed ones.
+    allowed = read_sysctl("net.ipv4.tcp_allowed_congestion_control").split()
+    if tcp not in allowed:
+        wanted["net.ipv4.tcp_allowed_congestion_control"] = " ".join([*allowed, tcp])
+    return wanted
+
+
+def host_sysctls(tcp: str) -> dict[str, str]:
+    """What every host is set to."""
+    return {
+        "net.ipv4.tcp_congestion_control": tcp,
+        "net.ipv4.tcp_no_metrics_save": "1",  # or a connection would start with what an earlier one learnt
+    }
+
+
+def shapes_of(point: Point) -> dict[Port, Shape]:
+    """The shape of every port of a point's fabric."""
+    links = point.links
+    return {
+        port: Shape(links.mbps * scale, links.mtu, links.queue_packets, links.queue_bytes)
+        for port, scale in point.fabric.scale.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Running:
+    """The parts of a point that is up."""
+
+    point: Point
+    work: Workload
+    folder: Path
+    ovs: PrivateOvs
+    network: Network
+    controller: Controller
+
+
+def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms: float, progress: Progress) -> None:
+    """Run one point; RunError when it broke, with its folder kept. `ideal_ms` is of its largest size, for deadlines."""
+    folder.mkdir(parents=True)
+    with _up(point, work, folder, place) as up:
+        idle_rtt_ms = _idle_rtt_ms(up)
+        installed = _installed(up)
+        (folder / "installed.json").write_text(json.dumps(installed))
+        with _sampler(up):
+            _drive(up, ideal_ms, progress)
+        wrong = up.network.read_back()
+        record = _network_record(up, idle_rtt_ms, wrong)
+        (folder / "network.json").write_text(json.dumps(record, indent=1))
+
+
+@contextlib.contextmanager
+def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[_Running]:
+    source = plugins.find("controller", point.controller.use, point.base)
+    control = controller_process(
+        folder / "controller", point.fabric, app=source.module, parameters=point.controller.params,
+        poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT,
+    )  # fmt: skip
+    with place.namespace(), control as controller, private_ovs(Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-")), best_datapath()) as ovs:
+        with network(point.fabric, shapes_of(point), ovs) as net:
+            net.set_host_sysctls(host_sysctls(point.transport.tcp))
+            net.set_rto_min(point.transport.rto_min_ms)
+            controller.wait_listening()
+            net.connect(ControllerAddress(_CONTROLLER_PORT))
+            controller.wait_ready()
+            yield _Running(point, work, folder, ovs, net, controller)
+
+
+def _idle_rtt_ms(up: _Running) -> float:
+    """The median of ten pings across the fabric, between its first and its last host, before there is any load."""
+    hosts = up.network.mininet.hosts
+    answer = hosts[0].cmd(f"ping -n -c 11 -i 0.02 -W 2 {hosts[-1].IP()}")
+    times = [float(found) for found in re.findall(r"time=([0-9.]+)", answer)]
+    if len(times) < 2:
+        raise RunError(
+            f"{hosts[0].name} cannot ping {hosts[-1].name}: no answer in 2 s; "
+            f"does the controller lead both ways? its log: {up.controller.companion.log}"
+        )
+    return statistics.median(times[1:])  # the first one also pays for the switches' caches
+
+
+def _installed(up: _Running) -> dict[str, Any]:
+    """The path of every connection, as names of interfaces, or None where the rules do not say."""
+
+    def named(src: str, dst: str, endpoints: Any) -> list[str] | None:
+        path = installed_path(up.ovs, up.point.fabric, src, dst, endpoints)
+        return None if path is None else [port.interface for port in path]
+
+    hosts = up.work.hosts_by_edge
+    return {
+        "edges": [[*edge, named(*hosts[edge], endpoints)] for edge, endpoints in up.work.edges.items()],
+        "flows": [
+            named(flow.src, flow.dst, endpoints)
+            for flow, endpoints in zip(up.work.flows, up.work.flow_endpoints, strict=True)
+        ],
+    }
+
+
+@contextlib.contextmanager
+def _sampler(up: _Running) -> Iterator[None]:
+    folder = up.folder / "telemetry"
+    folder.mkdir()
+    hosts = up.point.fabric.host_by_name
+    request = {
+        "period_ms": SAMPLE_MS,
+        "cpu_period_ms": CPU_SAMPLE_MS,
+        "interfaces": [
+            {"interface": port.interface, "pid": up.network.host_pid(port.node) if port.node in hosts else 0}
+            for port in up.network.shapes
+        ],
+        "processes": {"switch": up.ovs.daemon.pid, "controller": up.controller.companion.process.pid},
+        "parent": os.getpid(),
+    }
+    (folder / "sampler.json").write_text(json.dumps(request))
+    with companion("the sampler", "fabric.sampler", folder) as running:
+        running.wait_for("ready", 10, "take its first sample")
+        yield
+        running.check_alive()
+
+
+def _drive(up: _Running, ideal_ms: float, progress: Progress) -> None:
+    """Start the traffic, follow it to its end, and let the queues drain."""
+    with traffic_process(up.folder / "traffic", _traffic(up, ideal_ms)) as traffic:
+        while traffic.companion.running():
+            _watch(up, traffic, progress)
+        _watch(up, traffic, progress)
+    until = time.monotonic() + _SHUTDOWN_DRAIN_S
+    while time.monotonic() < until and not _drained(up):
+        time.sleep(SAMPLE_MS / 1000)
+    time.sleep(2 * SAMPLE_MS / 1000)  # a last sample of the quiet network
+
+
+def _watch(up: _Running, traffic: TrafficProcess, progress: Progress) -> None:
+    up.ovs.check_alive()
+    up.controller.companion.check_alive()
+    for record in traffic.records():
+        progress(record)
+    time.sleep(0.05)
+
+
+def _drained(up: _Running) -> bool:
+    """Whether the last telemetry line shows every queue empty."""
+    lines = (up.folder / "telemetry" / "queues.jsonl").read_bytes().splitlines()
+    with contextlib.suppress(ValueError, KeyError, IndexError):
+        return not any(json.loads(lines[-1])["backlog_packets"])
+    return False
+
+
+def _traffic(up: _Running, ideal_ms: float) -> Traffic:
+    point, work, collective = up.point, up.work, up.point.collective
+    loaded = {host for flow in work.flows for host in (flow.src, flow.dst)}
+    return Traffic(
+        host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *loaded})},
+        tcp=point.transport.tcp, ranks=work.ranks, edges=work.edges, schedules=work.schedules,
+        dtype=collective.dtype if collective else "float32",
+        iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
+        check=collective.check if collective else False,
+        flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
+        iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000),
+    )  # fmt: skip
+
+
+def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[str, Any]:
+    point = up.point
+    settings = host_sysctls(point.transport.tcp)
+    return {
+        "datapath": up.ovs.datapath,
+        "switch": up.ovs.vsctl("--version").splitlines()[0],
+        "idle_rtt_ms": idle_rtt_ms,
+        "payload_mbps": payload_mbps(point.links.mbps, point.links.mtu),
+        "shapes": {port.interface: asdict(shape) for port, shape in up.network.shapes.items()},
+        "differences": wrong,
+        "interfaces_read_back": len(up.network.shapes),
+        "host_sysctls": {
+            host.name: {name: up.network.host_sysctl(host.name, name) for name in settings} for host in point.fabric.hosts
+        },
+        "rto_min_ms": point.transport.rto_min_ms,
+        "controller_exceptions": up.controller.exceptions(),
+    }

@@ -1,0 +1,187 @@
+"""May a result be believed? Evidence about the machine during the measured window, and a verdict with its reasons.
+
+Comes in: what the sampler, the shapers and the ranks recorded. Goes out: PASS, WARN or FAIL. Pure. The thresholds are
+calibrated by experiments/fidelity-ladder.yaml: links from 5 to 100 Mb/s under one load, until the machine gives way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabric.graph import Fabric
+from fabric.telemetry import CpuSample, Queues, utilisation
+
+__all__ = ["LIMITS", "Evidence", "Limit", "Verdict", "gather", "judge"]
+
+PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+_SECOND = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the machine did during the measured window; None where there was nothing to judge.
+
+    Shares are 0..1: `switch_busy` and `controller_busy` of one core, by the busiest thread in its worst second;
+    `idle` of all cores in the worst second; `steal` likewise. `late_ms` is the sampler's 99th percentile of lateness,
+    `missed` the share of its samples that it had to skip. `saturated_low` and `saturated_high` are the 5th and 95th
+    percentile, over links, of a saturated link's rate against its shaper. `unaccounted` is the share of packets that
+    went into a switch and neither left it nor were counted as dropped by a queue. `idle_hop_ms` is the idle latency
+    per switch. `release_late` is how late the last rank began, as a share of the iteration, in the median iteration.
+    """
+
+    switch_busy: float | None = None
+    controller_busy: float | None = None
+    idle: float | None = None
+    steal: float | None = None
+    late_ms: float | None = None
+    missed: float | None = None
+    saturated_low: float | None = None
+    saturated_high: float | None = None
+    unaccounted: float | None = None
+    idle_hop_ms: float | None = None
+    release_late: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """From where on a piece of evidence is a warning or a failure; `above` says which side is bad."""
+
+    evidence: str
+    warn: float
+    fail: float
+    above: bool
+    words: str
+
+
+# A saturated ovs-vswitchd thread is the usual end of a userspace fabric, and an average over cores hides it.
+LIMITS = (
+    Limit("switch_busy", 0.70, 0.90, True, "the busiest switch thread used {:.0%} of a core"),
+    Limit("controller_busy", 0.70, 0.90, True, "the controller's thread used {:.0%} of a core"),
+    Limit("idle", 0.10, 0.03, False, "only {:.0%} of the processors was idle in the worst second"),
+    Limit("steal", 0.05, 0.15, True, "the hypervisor took {:.0%} of the processors in the worst second"),
+    Limit("late_ms", 25.0, 100.0, True, "the sampler came {:.0f} ms late"),
+    Limit("missed", 0.02, 0.20, True, "the sampler missed {:.0%} of its samples"),
+    Limit("saturated_low", 0.97, 0.93, False, "saturated links carried only {:.1%} of their rate"),
+    Limit("saturated_high", 1.02, 1.05, True, "saturated links carried {:.1%} of their rate"),
+    Limit("unaccounted", 0.0005, 0.005, True, "{:.2%} of the packets were lost outside any queue"),
+    Limit("idle_hop_ms", 2.0, 6.0, True, "an idle switch took {:.1f} ms per packet"),
+    Limit("release_late", 0.05, 0.20, True, "ranks began up to {:.0%} of an iteration late"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """PASS, WARN or FAIL, and a sentence for each limit that was passed."""
+
+    level: str
+    reasons: tuple[str, ...]
+
+
+def judge(evidence: Evidence, faults: Sequence[str] = ()) -> Verdict:
+    """The verdict on the evidence; `faults` are failures found elsewhere, in words."""
+    reasons, levels = list(faults), [FAIL] * len(faults)
+    for limit in LIMITS:
+        value = getattr(evidence, limit.evidence)
+        level = PASS if value is None else _level(limit, value)
+        if level != PASS:
+            threshold = limit.warn if level == WARN else limit.fail
+            reasons.append(f"{limit.words.format(value)} ({level} {'above' if limit.above else 'below'} {threshold:g})")
+            levels.append(level)
+    worst = FAIL if FAIL in levels else WARN if WARN in levels else PASS
+    return Verdict(worst, tuple(reasons))
+
+
+def _level(limit: Limit, value: float) -> str:
+    sign = 1 if limit.above else -1
+    if sign * value > sign * limit.fail:
+        return FAIL
+    return WARN if sign * value > sign * limit.warn else PASS
+
+
+def gather(
+    queues: Queues,
+    cpu: Sequence[CpuSample],
+    fabric: Fabric,
+    mbps: Mapping[str, float],
+    window: tuple[float, float],
+    *,
+    idle_rtt_ms: float,
+    switches_on_path: int,
+    release_late: float | None,
+) -> Evidence:
+    """The evidence of one window (CLOCK_MONOTONIC seconds); `mbps` is each interface's configured rate."""
+    seconds = _by_second(cpu, window)
+    inside = (queues.t >= window[0]) & (queues.t <= window[1])
+    late = queues.late_ms[inside]
+    low, high = _saturated(queues, mbps, window)
+    return Evidence(
+        switch_busy=_worst(seconds, lambda sample: _busy(sample, "switch")),
+        controller_busy=_worst(seconds, lambda sample: _busy(sample, "controller")),
+        idle=-_worst(seconds, lambda sample: -sample.idle) if seconds else None,  # type: ignore[operator]
+        steal=_worst(seconds, lambda sample: sample.steal),
+        late_ms=float(np.percentile(late, 99)) if len(late) else None,
+        missed=float(queues.missed[inside].sum() / (len(late) + queues.missed[inside].sum())) if len(late) else None,
+        saturated_low=low,
+        saturated_high=high,
+        unaccounted=_unaccounted(queues, fabric),
+        idle_hop_ms=idle_rtt_ms / 2 / max(1, switches_on_path),
+        release_late=release_late,
+    )
+
+
+def _busy(sample: CpuSample, process: str) -> float:
+    found = sample.threads.get(process)
+    return found.busiest if found else 0.0
+
+
+def _by_second(cpu: Sequence[CpuSample], window: tuple[float, float]) -> list[list[CpuSample]]:
+    """The samples of each whole second of the window; a window shorter than one gives what there is."""
+    inside = [sample for sample in cpu if window[0] <= sample.t <= window[1] + _SECOND / 4]
+    groups: dict[int, list[CpuSample]] = {}
+    for sample in inside:
+        groups.setdefault(int((sample.t - window[0]) / _SECOND), []).append(sample)
+    full = [group for group in groups.values() if len(group) >= 3]
+    return full or list(groups.values())
+
+
+def _worst(seconds: Sequence[Sequence[CpuSample]], value: object) -> float | None:
+    if not seconds:
+        return None
+    return max(float(np.mean([value(sample) for sample in second])) for second in seconds)  # type: ignore[operator]
+
+
+def _saturated(queues: Queues, mbps: Mapping[str, float], window: tuple[float, float]) -> tuple[float | None, float | None]:
+    """How near a link comes to its rate while its queue is never empty: percentiles 5 and 95 over links.
+
+    A link is judged over its longest stretches of samples with two or more packets waiting, if these make a second.
+    """
+    t, share = utilisation(queues, mbps)
+    waiting = (queues.backlog_packets[1:] >= 2) & (queues.backlog_packets[:-1] >= 2)
+    inside = (t >= window[0]) & (t <= window[1])
+    step = np.diff(queues.t)
+    rates = []
+    for column in range(share.shape[1]):
+        chosen = waiting[:, column] & inside
+        if step[chosen].sum() >= _SECOND:
+            rates.append(float(np.average(share[chosen, column], weights=step[chosen])))
+    if not rates:
+        return None, None
+    return float(np.percentile(rates, 5)), float(np.percentile(rates, 95))
+
+
+def _unaccounted(queues: Queues, fabric: Fabric) -> float | None:
+    """Packets into switches minus packets out of them, queued, or dropped by a queue; a share of those in."""
+    if len(queues.t) < 2:
+        return None
+    column = {name: index for index, name in enumerate(queues.interfaces)}
+    sent = queues.sent_packets[-1] - queues.sent_packets[0]
+    gone = sent + (queues.drops[-1] - queues.drops[0]) + (queues.backlog_packets[-1] - queues.backlog_packets[0])
+    into = out = 0
+    for switch in fabric.switches:
+        for port in fabric.ports_of[switch.name]:
+            into += int(sent[column[fabric.peer[port].interface]])
+            out += int(gone[column[port.interface]])
+    return max(0.0, (into - out) / into) if into else None

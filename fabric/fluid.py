@@ -1,0 +1,223 @@
+"""The fluid model: max-min fair rates on given paths, and a schedule played in virtual time at those rates.
+
+Comes in: paths, capacities, a `Schedule`. Goes out: rates and times, as theory has them: no packets, no TCP dynamics,
+no store-and-forward. A path is any sequence of resources that are keys of `capacity`; `fabric.paths` gives ports.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.errors import RequestError
+from fabric.load import Flow
+from fabric.schedule import Progress, Schedule, check_structure
+
+__all__ = ["Played", "max_min", "play", "share_of_nonblocking"]
+
+Rates = npt.NDArray[np.float64]
+
+TIE = 1e-12  # relative: shares, and moments, closer than this are equal but for rounding
+REMEMBERED = 4096  # sets of busy connections whose rates are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """When a schedule ended in virtual time, and when each transfer arrived, by id; ms from the common start."""
+
+    end_ms: float
+    transfer_end_ms: tuple[float, ...]
+
+
+def max_min(
+    paths: Sequence[Sequence[Hashable]],
+    capacity: Mapping[Hashable, float],
+    demand: Sequence[float | None] | None = None,
+) -> Rates:
+    """The max-min fair rate of every flow, in the unit of `capacity`; `demand` caps a flow, None does not.
+
+    A flow with an empty path gets its demand, or infinity. RequestError for a missing capacity or a bad number.
+    Source: progressive filling, Bertsekas, Gallager, "Data Networks", 2nd ed., 6.5.2.
+
+    >>> max_min(["ab", "a", "b"], {"a": 1.0, "b": 3.0}).tolist()
+    [0.5, 0.5, 2.5]
+    """
+    return _Pipes(paths, capacity, demand).fill(np.ones(len(paths), dtype=np.bool_))
+
+
+class _Pipes:
+    """Flows and the resources they cross, indexed once so that any subset of the flows can be filled fast."""
+
+    def __init__(
+        self,
+        paths: Sequence[Sequence[Hashable]],
+        capacity: Mapping[Hashable, float],
+        demand: Sequence[float | None] | None = None,
+    ) -> None:
+        resources = dict.fromkeys(part for path in paths for part in path)
+        number = {resource: index for index, resource in enumerate(resources)}
+        self._capacity = _capacities(number, capacity)
+        self._cap = _demands(len(paths), demand)
+        flow = np.repeat(np.arange(len(paths)), [len(path) for path in paths])
+        resource = np.array([number[part] for path in paths for part in path], dtype=np.intp)
+        # A resource that is crossed once only caps that flow; what is left, few in a fabric, is what flows contend for.
+        alone = np.bincount(resource, minlength=len(number))[resource] == 1
+        np.minimum.at(self._cap, flow[alone], self._capacity[resource[alone]])
+        self._flow, self._resource = flow[~alone], resource[~alone]
+
+    def fill(self, present: npt.NDArray[np.bool_]) -> Rates:
+        """The rates when only the flows in `present` send; the others' are 0.
+
+        Every round ends the flows whose bound no later round can lift: shares only grow as others end below them.
+        """
+        rates = np.zeros(len(present))
+        rising = present.copy()
+        room = self._capacity.copy()
+        flow, resource = self._flow, self._resource
+        while rising.any():
+            crossing = rising[flow]
+            flow, resource = flow[crossing], resource[crossing]
+            share = room / np.maximum(np.bincount(resource, minlength=len(room)), 1)
+            bound = self._cap.copy()
+            np.minimum.at(bound, flow, share[resource])
+            lowest = share.copy()  # by resource: the bound of the flow on it that is bound most, here or elsewhere
+            np.minimum.at(lowest, resource, bound[flow])
+            ended = rising & (self._cap <= bound)
+            ended[flow[(share <= lowest * (1 + TIE))[resource]]] = True
+            rates[ended] = bound[ended]
+            leaving = ended[flow]
+            room -= np.bincount(resource[leaving], weights=rates[flow[leaving]], minlength=len(room))
+            np.maximum(room, 0.0, out=room)
+            rising &= ~ended
+        return rates
+
+
+def _capacities(number: Mapping[Hashable, int], capacity: Mapping[Hashable, float]) -> Rates:
+    for resource in number:
+        if resource not in capacity:
+            raise RequestError(f"fluid model: a path crosses {resource}, which has no capacity; give it one")
+        if not 0 <= capacity[resource] < float("inf"):
+            raise RequestError(f"fluid model: {resource} has capacity {capacity[resource]}; accepted: a number from 0")
+    return np.array([capacity[resource] for resource in number], dtype=np.float64)
+
+
+def _demands(flows: int, demand: Sequence[float | None] | None) -> Rates:
+    wanted = [None] * flows if demand is None else list(demand)
+    if len(wanted) != flows:
+        raise RequestError(f"fluid model: got {len(wanted)} demands for {flows} flows; give one each, None for no cap")
+    for cap in wanted:
+        if cap is not None and not cap >= 0:
+            raise RequestError(f"fluid model: got a demand of {cap}; accepted: a number from 0, or None for no cap")
+    return np.array([np.inf if cap is None else cap for cap in wanted], dtype=np.float64)
+
+
+def play(
+    schedule: Schedule,
+    path_of: Callable[[int, int, int], Sequence[Hashable]],
+    capacity: Mapping[Hashable, float],
+    alpha_ms: float,
+    background: Sequence[Sequence[Hashable]] = (),
+    background_demand: Sequence[float | None] | None = None,
+) -> Played:
+    """When each transfer would arrive if every flow had its max-min share at every moment.
+
+    `path_of(src rank, dst rank, channel)` is the path of a connection, `capacity` Mb/s of payload, `background` the
+    paths of flows that never end. A connection sends its transfers one after another; each arrives `alpha_ms` after its
+    last byte left. RequestError for a schedule that cannot be executed, or that a resource of capacity 0 blocks.
+    """
+    check_structure(schedule)
+    if not 0 <= alpha_ms < float("inf"):
+        raise RequestError(f"fluid model: got alpha_ms {alpha_ms}; accepted: a number from 0")
+    paths = [path_of(*connection) for connection in schedule.connections]
+    demand = [*[None] * len(paths), *([None] * len(background) if background_demand is None else background_demand)]
+    pipes = _Pipes([*paths, *background], capacity, demand)
+    always = np.ones(len(background), dtype=np.bool_)
+
+    @lru_cache(maxsize=REMEMBERED)
+    def rates(busy: bytes) -> Rates:
+        present = np.concatenate((np.frombuffer(busy, dtype=np.bool_), always))
+        return pipes.fill(present)[: len(paths)]
+
+    return _Player(schedule, rates, alpha_ms).run()
+
+
+class _Player:
+    """One play: which connections are busy, what they have left to send, and what is under way."""
+
+    def __init__(self, schedule: Schedule, rates: Callable[[bytes], Rates], alpha_ms: float) -> None:
+        self._schedule = schedule
+        self._rates = rates  # of every line, by which lines are busy: one byte each
+        self._alpha_ms = alpha_ms
+        lines = {connection: line for line, connection in enumerate(schedule.connections)}
+        self._line_of = [lines[transfer.connection] for transfer in schedule.transfers]
+        self._sending = [-1] * len(lines)  # by line: the transfer that it sends, when busy
+        self._busy = np.zeros(len(lines), dtype=np.bool_)
+        self._kbit = np.zeros(len(lines))  # left to send: kilobits over Mb/s are ms
+        self._flying: deque[tuple[float, int]] = deque()  # alpha is one for all: arrivals keep the order of departures
+        self._end_ms = [0.0] * len(schedule.transfers)
+        self._progress = Progress(schedule)
+        self._now = 0.0
+
+    def run(self) -> Played:
+        """From moment to moment: what ends there ends together, and what that frees begins."""
+        self._begin(self._progress.ready)
+        while self._busy.any() or self._flying:
+            done = self._advance()
+            for line in np.flatnonzero(done).tolist():
+                self._leave(line)
+            while self._flying and self._flying[0][0] <= self._now * (1 + TIE):
+                self._arrive(*self._flying.popleft())
+        return Played(max(self._end_ms, default=0.0), tuple(self._end_ms))
+
+    def _advance(self) -> npt.NDArray[np.bool_]:
+        """Move on to the next moment at which something leaves or arrives; the lines that finish there."""
+        rate = self._rates(self._busy.tobytes())
+        lasts = np.full(len(rate), np.inf)
+        np.divide(self._kbit, rate, out=lasts, where=self._busy & (rate > 0))
+        lasts[self._busy & (self._kbit == 0)] = 0.0
+        step = min(lasts.min(), self._flying[0][0] - self._now if self._flying else np.inf)
+        if step == np.inf:
+            blocked = self._sending[int(np.argmax(self._busy))]
+            raise RequestError(f"fluid model: transfer {blocked} never ends, its path has no capacity; check the path")
+        step = max(float(step), 0.0)
+        self._now += step
+        done: npt.NDArray[np.bool_] = lasts <= step + self._now * TIE
+        moved = self._busy & ~done
+        self._kbit[moved] -= rate[moved] * step
+        return done
+
+    def _begin(self, numbers: list[int]) -> None:
+        for number in numbers:
+            line = self._line_of[number]
+            self._sending[line] = number
+            self._busy[line] = True
+            self._kbit[line] = self._schedule.transfers[number].nbytes * 8 / 1000
+
+    def _leave(self, line: int) -> None:
+        number = self._sending[line]
+        self._busy[line] = False
+        self._flying.append((self._now + self._alpha_ms, number))
+        self._begin(self._progress.left(number))
+
+    def _arrive(self, moment: float, number: int) -> None:
+        self._end_ms[number] = moment
+        self._begin(self._progress.arrived(number))
+
+
+def share_of_nonblocking(rates: Sequence[float] | Rates, flows: Sequence[Flow], mbps: float) -> float:
+    """The sum of `rates` over what the same flows would get on one ideal switch, where only host links of `mbps` limit.
+
+    A flow's own `mbps` caps it there too. Both rates and `mbps` in one unit.
+    """
+    paths = [((flow.src, "out"), (flow.dst, "in")) for flow in flows]
+    capacity: dict[Hashable, float] = {link: mbps for path in paths for link in path}
+    ideal = max_min(paths, capacity, [flow.mbps for flow in flows]).sum()
+    if len(rates) != len(flows) or not ideal > 0:
+        got = f"{len(rates)} rates for {len(flows)} flows, links of {mbps} Mb/s"
+        raise RequestError(f"share of non-blocking: got {got}; accepted: a rate for each flow, links above 0")
+    return float(np.sum(rates) / ideal)

@@ -1,0 +1,61 @@
+"""What the network allows at best: the same work on one ideal switch, and the bandwidths that users compare.
+
+Comes in: a `Schedule`, the links' rate and MTU, the measured latency. Goes out: ideal times in ms, bandwidths in Mb/s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from fabric.collectives import bus_factor
+from fabric.errors import RequestError
+from fabric.fluid import play
+from fabric.schedule import Schedule
+
+__all__ = ["algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
+
+ETHERNET_HEADER = 14
+TCP_IP_HEADERS = 20 + 20 + 12  # IPv4, TCP, and TCP's timestamps option
+
+
+def payload_mbps(mbps: float, mtu: int) -> float:
+    """TCP payload in Mb/s that a link of `mbps` carries in full packets: MSS / (MTU + 14) of it.
+
+    14 bytes of Ethernet, because a shaper counts the frame without preamble and checksum.
+
+    >>> round(payload_mbps(20, 9000), 3)
+    19.854
+    """
+    if not mbps > 0:
+        raise RequestError(f"links.mbps: got {mbps}; accepted: a number above 0")
+    if mtu <= TCP_IP_HEADERS:
+        raise RequestError(f"links.mtu: got {mtu}; accepted: above {TCP_IP_HEADERS}, the headers of every packet")
+    return mbps * (mtu - TCP_IP_HEADERS) / (mtu + ETHERNET_HEADER)
+
+
+def ideal_ms(schedule: Schedule, *, alpha_ms: float, payload_mbps: float) -> float:
+    """How long a schedule takes on one ideal switch, a rank a host: only the hosts' own links limit; ms."""
+    links = [(rank, way) for rank in range(schedule.ranks) for way in ("out", "in")]
+    capacity: dict[Hashable, float] = {link: payload_mbps for link in links}
+    return play(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms).end_ms
+
+
+def ring_allreduce_ms(ranks: int, nbytes: int, *, alpha_ms: float, payload_mbps: float) -> float:
+    """The textbook's ring all-reduce, 2(p-1)α + 2(p-1)/p·n/rate, in ms: the independent check on `ideal_ms`.
+
+    Exact where `nbytes` is a whole number of elements per rank. Source: Patarasuk, Yuan, JPDC 69(2), 2009.
+    """
+    steps = 2 * (ranks - 1)
+    return steps * alpha_ms + steps / ranks * nbytes * 8 / 1000 / payload_mbps
+
+
+def algbw_mbps(nbytes: int, time_ms: float) -> float:
+    """Algorithm bandwidth as in nccl-tests: the size of one rank's buffer over the time, in Mb/s."""
+    if not time_ms > 0:
+        raise RequestError(f"time_ms: got {time_ms}; accepted: above 0; a bandwidth needs a time")
+    return nbytes * 8 / 1000 / time_ms
+
+
+def busbw_mbps(collective: str, ranks: int, nbytes: int, time_ms: float) -> float:
+    """Bus bandwidth as in nccl-tests: algbw times the collective's factor, in Mb/s; comparable to a link's rate."""
+    return algbw_mbps(nbytes, time_ms) * bus_factor(collective, ranks)

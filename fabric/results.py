@@ -1,0 +1,140 @@
+"""The run folder: what lies where, and the rows that a run ends in.
+
+    runs/quickstart-20260131-101500/
+      experiment.yaml  run.json      the file as it was; versions, machine, git revision, command line
+      rows.jsonl  rows.csv           one row per point and size (`Row`, defined in docs/measures.md)
+      finished.json                  written last: a folder without it was interrupted
+      figures/                       PNG, SVG and the CSV behind each
+      points/000-ecmp-r1/
+        point.json                   the resolved point: placement, flows, 5-tuples, installed paths, ideal
+        network.json                 datapath, shapers asked and read back, sysctls read back
+        controller/  traffic/  telemetry/   what each process was given, and what it wrote
+        rows.jsonl                   this point's rows
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fabric.errors import RequestError
+
+__all__ = ["SCHEMA_VERSION", "Row", "RunFolder", "read_rows"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a result; what does not apply is None. Times in ms, rates in Mb/s of TCP payload, sizes in bytes."""
+
+    engine: str = "emulation"
+    variant: str
+    topology: str
+    controller: str
+    policy: str | None = None
+    collective: str | None = None
+    algorithm: str | None = None
+    nbytes: int | None = None
+    ranks: int | None = None
+    placement: str | None = None
+    load: str | None = None
+    tcp: str
+    ecn: str | None = None
+    mtu: int
+    mbps: float
+    repeat: int
+    seed: int
+    iterations: int | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    max_ms: float | None = None
+    straggler_rank: int | None = None
+    alpha_ms: float | None = None
+    ideal_ms: float | None = None
+    slowdown: float | None = None
+    algbw_mbps: float | None = None
+    busbw_mbps: float | None = None
+    predicted_ms: float | None = None
+    prediction_error: float | None = None
+    load_goodput_mbps: float | None = None
+    load_share_of_nb: float | None = None
+    load_share_predicted: float | None = None
+    retransmits: int | None = None
+    spurious_retransmits: int | None = None
+    ce_marked: int | None = None
+    drops: int | None = None
+    queue_p50_packets: float | None = None
+    queue_p95_packets: float | None = None
+    busiest_port: str | None = None
+    spine_bytes: int | None = None
+    reroutes: int | None = None
+    recovery_data_ms: float | None = None
+    recovery_transport_ms: float | None = None
+    wrong: int | None = None
+    correct: bool | None = None
+    datapath: str
+    bdp_packets: float | None = None
+    telemetry_core_share: float | None = None
+    fidelity: str | None = None
+    fidelity_reasons: tuple[str, ...] = ()
+    refused: str | None = None
+    point: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary with every key."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names inside a run folder."""
+
+    path: Path
+
+    def point(self, label: str) -> Path:
+        """The folder of one point."""
+        return self.path / "points" / label
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write a file of the top level."""
+        (self.path / name).write_text(json.dumps(data, indent=1, default=str) + "\n")
+
+    def append_rows(self, rows: Iterable[Row]) -> None:
+        """Add rows to rows.jsonl and write rows.csv anew, so that an interrupted run keeps what it has."""
+        with open(self.path / "rows.jsonl", "a") as file:
+            for row in rows:
+                file.write(json.dumps(row.to_json()) + "\n")
+        write_csv(self.path / "rows.csv", read_rows(self.path))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "finished.json").exists()
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """Rows as CSV, a column per key."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row.to_json(), "fidelity_reasons": "; ".join(row.fidelity_reasons)})
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a run folder; RequestError when it is none."""
+    file = path / "rows.jsonl"
+    if not file.is_file():
+        raise RequestError(f"{path}: not a run folder (it has no rows.jsonl); accepted: a folder that `fabriclab run` made")
+    known = {field.name for field in fields(Row)}
+    rows = []
+    for line in file.read_text().splitlines():
+        data = {key: value for key, value in json.loads(line).items() if key in known}
+        rows.append(Row(**{**data, "fidelity_reasons": tuple(data.get("fidelity_reasons", ()))}))
+    return rows

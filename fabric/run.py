@@ -1,0 +1,146 @@
+"""The conductor: an Experiment goes through the rooms in order, point by point, and ends as a run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from fabric import __version__
+from fabric.calibration import measure_alpha_ms
+from fabric.doctor import refusals
+from fabric.emulation import emulate, machine_sysctls
+from fabric.errors import MachineError, RequestError
+from fabric.experiment import Experiment, Point
+from fabric.ideal import ideal_ms, payload_mbps
+from fabric.results import SCHEMA_VERSION, Row, RunFolder
+from fabric.sandbox import Sandbox, sandbox
+from fabric.summary import summarise
+from fabric.workload import Workload, workload
+
+__all__ = ["Watcher", "run"]
+
+
+class Watcher(Protocol):
+    """Who looks on: the screen, a test, or nobody."""
+
+    def calibrating(self, what: str) -> None:
+        """The machine's own latency is being measured."""
+
+    def point_begins(self, point: Point, total: int) -> None:
+        """A point is being brought up."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """The traffic reported something."""
+
+    def rows(self, rows: list[Row]) -> None:
+        """A point ended in these rows."""
+
+
+def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str]) -> RunFolder:
+    """Run every point of an experiment into a new folder under `out`.
+
+    MachineError before anything starts when this machine cannot; RunError when a point broke, with the folder kept.
+    """
+    if refused := refusals(experiment.points):
+        raise MachineError("; ".join(refused))
+    works = [workload(point) for point in experiment.points]
+    with sandbox() as place:
+        for tcp in dict.fromkeys(point.transport.tcp for point in experiment.points):
+            place.set_machine_sysctls(machine_sysctls(tcp))
+        folder = _new_folder(experiment, out, command)
+        alphas: dict[str, float] = {}
+        for point, work in zip(experiment.points, works, strict=True):
+            alpha_ms = _alpha_ms(point, alphas, folder, place, watcher)
+            watcher.point_begins(point, len(experiment.points))
+            rows = _run_point(point, work, folder, place, alpha_ms, watcher)
+            folder.append_rows(rows)
+            watcher.rows(rows)
+    folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
+    return folder
+
+
+def _run_point(
+    point: Point, work: Workload, folder: RunFolder, place: Sandbox, alpha_ms: float, watcher: Watcher
+) -> list[Row]:
+    path = folder.point(f"{point.index:03d}-{_slug(point.variant)}-r{point.repeat}")
+    payload = payload_mbps(point.links.mbps, point.links.mtu)
+    largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload) for schedule in work.schedules), default=0.0)
+    emulate(point, work, path, place, largest, watcher.record)
+    described = {**point.to_json(), "alpha_ms": alpha_ms, **work.to_json()}
+    (path / "point.json").write_text(json.dumps(described, indent=1) + "\n")
+    return summarise(point, work, path, alpha_ms)
+
+
+def _alpha_ms(point: Point, known: dict[str, float], folder: RunFolder, place: Sandbox, watcher: Watcher) -> float:
+    """α for a point's links and transport, measured once for all points that share them."""
+    key = f"{point.links.model_dump_json()} {point.transport.model_dump_json()}"
+    if key not in known:
+        watcher.calibrating(f"{point.links.mbps:g} Mb/s links, MTU {point.links.mtu}, {point.transport.tcp}")
+        known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place)
+    return known[key]
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-")[:60]
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _new_folder(experiment: Experiment, out: Path, command: list[str]) -> RunFolder:
+    path = out / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise RequestError(f"{path} exists already; wait a second, or give another --out") from None
+    except OSError as err:
+        raise MachineError(f"{path}: cannot be made: {err.strerror}; give a writable folder by --out") from None
+    folder = RunFolder(path)
+    (path / "experiment.yaml").write_text(experiment.text)
+    folder.write_json("run.json", {
+        "schema": SCHEMA_VERSION, "question": experiment.question, "experiment": str(experiment.path),
+        "swept": list(experiment.swept), "command": command, "started": _now(), "machine": machine(),
+    })  # fmt: skip
+    return folder
+
+
+def machine() -> dict[str, Any]:
+    """What a result must name: versions, kernel, processors, memory, git revision."""
+    packages = ("mininet", "ryu", "eventlet", "numpy", "scapy", "pyroute2")
+    return {
+        "fabriclab": __version__,
+        "git": _git_revision(),
+        "kernel": platform.release(),
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the source tree, with a + when it was changed since; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        words = ["git", "-C", str(here), "-c", f"safe.directory={here.parent}"]
+        revision = subprocess.run([*words, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*words, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def command_line() -> list[str]:
+    """The command that this process was started by."""
+    return ["fabriclab", *sys.argv[1:]]

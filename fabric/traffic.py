@@ -1,0 +1,99 @@
+"""Starts the traffic of one point and follows it: the runner's side of ranks and background flows.
+
+Goes out: `traffic.json` in a folder of its own. Comes back: `records.jsonl`, a line per thing that happened, appended by
+the prepared process (`fabric.coordinator`) which holds all ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fabric.load import Flow
+from fabric.process import Companion, companion
+from fabric.schedule import Schedule
+from fabric.tcp import Endpoints
+
+__all__ = ["Traffic", "TrafficProcess", "traffic_process"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """All that one point sends, with every 5-tuple fixed.
+
+    `ranks` are host names by rank; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
+    size, in order; `begin_delay_s` is how long the load runs before the first iteration.
+    """
+
+    host_pids: Mapping[str, int]
+    tcp: str
+    ranks: Sequence[str]
+    edges: Mapping[tuple[int, int, int], Endpoints]
+    schedules: Sequence[Schedule]
+    dtype: str
+    iterations: int
+    warmup: int
+    check: bool
+    flows: Sequence[Flow]
+    flow_endpoints: Sequence[Endpoints]
+    duration_s: float | None
+    load_lead_s: float
+    iteration_deadline_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What the coordinator reads."""
+        return {
+            "host_pids": dict(self.host_pids), "tcp": self.tcp, "ranks": list(self.ranks),
+            "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
+            "schedules": [_schedule_json(schedule) for schedule in self.schedules],
+            "dtype": self.dtype, "iterations": self.iterations, "warmup": self.warmup, "check": self.check,
+            "flows": [
+                {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
+                for flow, endpoints in zip(self.flows, self.flow_endpoints, strict=True)
+            ],
+            "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
+            "iteration_deadline_s": self.iteration_deadline_s,
+        }  # fmt: skip
+
+
+def _schedule_json(schedule: Schedule) -> dict[str, Any]:
+    return {
+        "collective": schedule.collective, "ranks": schedule.ranks, "elements": schedule.elements,
+        "transfers": [
+            [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel]
+            for item in schedule.transfers
+        ],
+    }  # fmt: skip
+
+
+@dataclass
+class TrafficProcess:
+    """The running coordinator; `records` gives what it has appended since the last call."""
+
+    companion: Companion
+    _position: int = 0
+
+    def records(self) -> list[dict[str, Any]]:
+        """New complete record lines."""
+        path = self.companion.folder / "records.jsonl"
+        if not path.exists():
+            return []
+        with open(path, "rb") as file:
+            file.seek(self._position)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+@contextlib.contextmanager
+def traffic_process(folder: Path, traffic: Traffic) -> Iterator[TrafficProcess]:
+    """Start the traffic inside the hosts' namespaces; whatever of it still runs is ended with the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "traffic.json").write_text(json.dumps(traffic.to_json()))
+    with companion("the traffic", "fabric.coordinator", folder) as running:
+        yield TrafficProcess(running)

@@ -1,0 +1,93 @@
+"""What a point sends, fixed to the last port number: placement, schedules, flows and every connection's 5-tuple.
+
+Comes in: a `Point`. Goes out: a `Workload`. Pure: the same point always gives the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fabric import plugins
+from fabric.errors import RequestError
+from fabric.experiment import Point, flows, placement
+from fabric.load import Flow
+from fabric.schedule import ELEMENT_BYTES, Schedule, check_structure
+from fabric.seeds import source_ports
+from fabric.tcp import Endpoints
+
+__all__ = ["FIRST_SERVICE_PORT", "Workload", "workload"]
+
+FIRST_SERVICE_PORT = 5001  # every connection has a service port of its own, so that a listener knows who must come
+Edge = tuple[int, int, int]  # source rank, destination rank, channel
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All traffic of a point. `edges` are the collective's connections, `flow_endpoints` those of `flows`, in order."""
+
+    ranks: tuple[str, ...]
+    schedules: tuple[Schedule, ...]
+    edges: dict[Edge, Endpoints]
+    flows: tuple[Flow, ...]
+    flow_endpoints: tuple[Endpoints, ...]
+
+    @property
+    def hosts_by_edge(self) -> dict[Edge, tuple[str, str]]:
+        """The two hosts of each of the collective's connections."""
+        return {edge: (self.ranks[edge[0]], self.ranks[edge[1]]) for edge in self.edges}
+
+    def to_json(self) -> dict[str, Any]:
+        """What point.json says of it; schedules stand in the traffic's own folder."""
+        return {
+            "placement": list(self.ranks),
+            "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
+            "flows": [
+                {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
+                for flow, endpoints in zip(self.flows, self.flow_endpoints, strict=True)
+            ],
+        }
+
+
+def workload(point: Point) -> Workload:
+    """The workload of a point; RequestError when its collective's plug-in does not hold what it promises."""
+    ranks = tuple(placement(point))
+    schedules = _schedules(point, len(ranks))
+    edges = list(dict.fromkeys(connection for schedule in schedules for connection in schedule.connections))
+    background = tuple(flows(point))
+    # The collective's connections draw first: its ports are the same with and without a load.
+    ports = source_ports(point.seed, len(edges) + len(background))
+    endpoints = _Endpoints(point)
+    return Workload(
+        ranks, schedules,
+        {edge: endpoints.of(ranks[edge[0]], ranks[edge[1]], number, ports) for number, edge in enumerate(edges)},
+        background,
+        tuple(endpoints.of(flow.src, flow.dst, len(edges) + number, ports) for number, flow in enumerate(background)),
+    )  # fmt: skip
+
+
+def _schedules(point: Point, ranks: int) -> tuple[Schedule, ...]:
+    if point.collective is None:
+        return ()
+    plugin = plugins.load("collective", point.collective.use, point.base)
+    found = []
+    for nbytes in point.collective.nbytes:
+        schedule = plugin(ranks, nbytes // ELEMENT_BYTES, **point.collective.params)
+        if not isinstance(schedule, Schedule) or schedule.ranks != ranks or schedule.nbytes != nbytes:
+            raise RequestError(
+                f"collective {point.collective.use!r}: got {type(schedule).__name__} for {ranks} ranks and {nbytes} bytes; "
+                "accepted: a Schedule of just these; see fabric/collectives/ring_allreduce.py"
+            )
+        check_structure(schedule)
+        found.append(schedule)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Endpoints:
+    point: Point
+
+    def of(self, src: str, dst: str, number: int, ports: Sequence[int]) -> Endpoints:
+        hosts = self.point.fabric.host_by_name
+        return Endpoints(hosts[src].ip, ports[number], hosts[dst].ip, FIRST_SERVICE_PORT + number)

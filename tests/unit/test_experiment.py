@@ -1,0 +1,346 @@
+"""A good file becomes the points it says, in order, with draws that its arms share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fabric.errors import RequestError
+from fabric.experiment import Experiment, flows, load_experiment, parse_override, placement, schema
+
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+GOOD: dict[str, Any] = {
+    "question": "Is ECMP enough?",
+    "topology": {"use": "fat-tree", "k": 4},
+    "links": {"mbps": 20, "mtu": 9000, "queue_packets": 50, "ecn": {"min_packets": 20, "max_packets": 30}},
+    "controller": {"use": "ecmp", "poll_ms": 100},
+    "collective": {
+        "use": "ring-allreduce", "ranks": 8, "placement": "random", "nbytes": ["64KiB", 4096],
+        "dtype": "int32", "iterations": 3, "warmup": 1, "check": False,
+    },
+    "load": [{"use": "stride", "step": 4, "pairs": 4, "mbps": 5}, {"use": "permutation", "hosts": "idle"}],
+    "transport": {"tcp": "reno", "rto_min_ms": 20},
+    "sweep": {"controller.use": ["ecmp", "two-level"], "load.0.step": [4, 8]},
+    "repeat": 2,
+    "seed": 7,
+}  # fmt: skip
+Load = Callable[..., Experiment]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Writes the good file, some of its keys replaced or (None) dropped, and loads it."""
+
+    def write_and_load(overrides: dict[str, Any] | None = None, **keys: Any) -> Experiment:
+        values = {key: value for key, value in {**GOOD, **keys}.items() if value is not None}
+        (tmp_path / "quick.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        return load_experiment(tmp_path / "quick.yaml", overrides)
+
+    return write_and_load
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_experiment_loads(path: Path) -> None:
+    """Every file under experiments/ is valid in all its points."""
+    assert load_experiment(path).points
+
+
+def test_an_experiment_keeps_what_it_was_read_from(load: Load, tmp_path: Path) -> None:
+    """Name, question, folder and source text, so that a run folder explains itself."""
+    found = load()
+    assert (found.name, found.question, found.base) == ("quick", "Is ECMP enough?", tmp_path)
+    assert found.text == (tmp_path / "quick.yaml").read_text()
+    assert found.swept == ("controller.use", "load.0.step")
+
+
+def test_points_interleave_the_variants_within_each_repeat(load: Load) -> None:
+    """The last swept key is fastest, and all variants run before the next repeat."""
+    points = load().points
+    variants = ["ecmp, 4", "ecmp, 8", "two-level, 4", "two-level, 8"]
+    assert [(point.repeat, point.variant) for point in points] == [(n, name) for n in (1, 2) for name in variants]
+    assert [point.index for point in points] == list(range(8))
+    assert [(point.controller.use, point.load[0].params["step"]) for point in points[:4]] == [
+        ("ecmp", 4), ("ecmp", 8), ("two-level", 4), ("two-level", 8),
+    ]  # fmt: skip
+
+
+def test_arms_share_draws_pairwise_and_repeats_differ(load: Load) -> None:
+    """Same seed, placement and idle flows for every controller of a repeat; others in the next repeat."""
+    ecmp, _, two_level, _, again, *_ = load().points
+    assert (ecmp.seed, two_level.seed, again.seed) == (7, 7, 8)
+    assert placement(ecmp) == placement(two_level) != placement(again)
+    assert flows(ecmp) == flows(two_level) != flows(again)
+
+
+def test_one_load_leaves_the_draws_of_another_alone(load: Load) -> None:
+    """Swept or changed, the first load does not touch what the second draws."""
+    four, eight = load(sweep={"load.0.step": [4, 8]}, repeat=1).points
+    assert flows(four)[4:] == flows(eight)[4:]
+    assert flows(four)[:4] != flows(eight)[:4]
+
+
+def test_a_ranked_placement_is_the_first_hosts(load: Load) -> None:
+    """In the topology's order; all of them for `ranks: all`."""
+    collective = {"use": "ring-allreduce", "nbytes": 4096, "ranks": 3}
+    point = load(collective=collective, sweep=None).points[0]
+    assert placement(point) == ["p0e0h0", "p0e0h1", "p0e1h0"]
+    everyone = load(collective={**collective, "ranks": "all"}, sweep=None, load=None).points[0]
+    assert placement(everyone) == [host.name for host in everyone.fabric.hosts]
+
+
+def test_a_random_placement_takes_distinct_hosts_and_grows_by_the_same_draw(load: Load) -> None:
+    """Eight ranks sit where the first eight of sixteen would: sizes of a sweep are comparable."""
+    collective = GOOD["collective"]
+    eight, sixteen = load(sweep={"collective.ranks": [8, "all"]}, load=None, repeat=1).points
+    assert collective["placement"] == "random" and len(set(placement(eight))) == 8
+    assert placement(sixteen)[:8] == placement(eight)
+    assert sorted(placement(sixteen)) == sorted(host.name for host in sixteen.fabric.hosts)
+
+
+def test_named_ranks_sit_where_they_are_put(load: Load) -> None:
+    """A list of hosts is the order of the ranks."""
+    ranks = ["p3e1h1", "p0e0h0", "p1e0h0"]
+    collective = {"use": "ring-allreduce", "nbytes": 4096, "ranks": ranks}
+    assert placement(load(collective=collective, sweep=None).points[0]) == ranks
+
+
+def test_flows_take_their_rate_and_idle_ones_avoid_the_ranks(load: Load) -> None:
+    """`mbps` goes to each flow of its load only; `idle` hosts have no rank."""
+    point = load().points[0]
+    stride, idle = flows(point)[:4], flows(point)[4:]
+    assert [flow.mbps for flow in stride] == [5.0] * 4
+    assert len(idle) == 8 and {flow.mbps for flow in idle} == {None}
+    assert {flow.src for flow in idle}.isdisjoint(placement(point))
+
+
+def test_a_load_alone_needs_a_duration_and_has_no_ranks(load: Load) -> None:
+    """Then nothing is placed, and every host is idle."""
+    point = load(collective=None, duration_s=10, sweep=None).points[0]
+    assert point.duration_s == 10 and point.collective is None and placement(point) == []
+    assert len(flows(point)) == 4 + 16
+
+
+@pytest.mark.parametrize(
+    ("size", "nbytes"),
+    [
+        ("64KiB", 65536), ("1MiB", 1048576), ("1GiB", 1 << 30), ("8B", 8), ("4kB", 4000), ("2MB", 2_000_000),
+        ("1GB", 10**9), (4, 4), ("16 KiB", 16384),
+    ],
+)  # fmt: skip
+def test_a_size_is_bytes_or_has_a_unit(size: int | str, nbytes: int, load: Load) -> None:
+    """Binary and decimal units are different, and both exact."""
+    collective = {"use": "ring-allreduce", "ranks": 2, "nbytes": size}
+    # The largest are only parsed here, so the schedule must not grow with the size.
+    point = load(collective=collective, load=None, sweep=None).points[0]
+    assert point.collective is not None and point.collective.nbytes == (nbytes,)
+
+
+def test_defaults_are_what_the_documentation_says(load: Load) -> None:
+    """A file with only what is required."""
+    point = load(
+        links={"mbps": 20}, controller={"use": "ecmp"}, collective={"use": "ring-allreduce", "nbytes": 4096},
+        load=None, transport=None, sweep=None, repeat=None, seed=None,
+    ).points[0]  # fmt: skip
+    assert (point.seed, point.repeat, point.poll_ms, point.load, point.variant) == (1, 1, 100, (), "ecmp")
+    assert point.links.model_dump() == {
+        "mbps": 20, "mtu": 1500, "queue_packets": 50, "queue_bytes": None,
+        "delay_ms": None, "loss_percent": None, "ecn": None,
+    }  # fmt: skip
+    assert point.transport.model_dump() == {"tcp": "cubic", "rto_min_ms": 200}
+    assert point.collective is not None
+    assert point.collective.model_dump() == {
+        "use": "ring-allreduce", "ranks": "all", "placement": "ranked", "nbytes": (4096,), "dtype": "float32",
+        "iterations": 20, "warmup": 2, "check": True,
+    }  # fmt: skip
+
+
+def test_a_queue_in_bytes_has_no_default_in_packets(load: Load) -> None:
+    """One limit, not two."""
+    links = load(links={"mbps": 20, "queue_bytes": 75000}, sweep=None).points[0].links
+    assert (links.queue_packets, links.queue_bytes) == (None, 75000)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "variants"),
+    [
+        ({"links.mbps": [5, 2.5]}, ["5", "2.5"]),
+        ({"controller": [{"use": "ecmp"}, {"use": "two-level"}]}, ["ecmp", "two-level"]),
+        ({"load": [[], [{"use": "stride", "step": 8}], [{"use": "stride", "step": 8}, {"use": "permutation"}]]},
+         ["none", "stride 8", "stride 8+permutation"]),
+        ({"collective.nbytes": ["64KiB", ["4KiB", 8192]]}, ["64KiB", "4KiB+8192"]),
+        ({"collective.check": [True, False]}, ["true", "false"]),
+        ({"load.0.mbps": [None, 5]}, ["none", "5"]),
+        ({"links": [{"mbps": 5}, {"mbps": 5, "mtu": 9000}]}, ["mbps 5", "mbps 5 mtu 9000"]),
+        ({"load.0": [{"use": "stride", "step": 4, "pairs": 2}, {"use": "elephants", "pairs": 2}]},
+         ["stride 4 2", "elephants 2"]),
+        ({"load.0": [{"use": "stride", "step": 4, "pairs": 8}, {"use": "stride", "step": 4, "mbps": 8}]},
+         ["stride step 4 pairs 8", "stride step 4 mbps 8"]),
+    ],
+)  # fmt: skip
+def test_variants_have_short_names_that_differ(sweep: dict[str, Any], variants: list[str], load: Load) -> None:
+    """The swept values; the keys are added only where the values alone do not tell the variants apart."""
+    assert [point.variant for point in load(sweep=sweep, repeat=1).points] == variants
+
+
+def test_a_swept_key_may_be_absent_from_the_rest(load: Load) -> None:
+    """Even the mapping it lies in."""
+    points = load(transport=None, sweep={"transport.rto_min_ms": [20, 200]}, repeat=1).points
+    assert [point.transport.rto_min_ms for point in points] == [20, 200]
+
+
+def test_a_swept_mapping_and_a_key_in_it_go_together_in_either_order(load: Load) -> None:
+    """The mapping is set first, so that neither axis undoes the other."""
+    use, poll = [{"use": "ecmp"}, {"use": "two-level"}], [50, 100]
+    points = load(sweep={"controller.poll_ms": poll, "controller": use}, repeat=1).points
+    assert [(point.poll_ms, point.controller.use) for point in points] == [
+        (50, "ecmp"), (50, "two-level"), (100, "ecmp"), (100, "two-level"),
+    ]  # fmt: skip
+
+
+def test_points_with_one_topology_share_one_fabric(load: Load) -> None:
+    """It is built once; another size is another fabric."""
+    small, large, again, _ = load(sweep={"topology.k": [4, 6]}).points
+    assert small.fabric is again.fabric and len(large.fabric.hosts) == 54
+
+
+def test_a_point_is_json_without_the_links_of_the_fabric(load: Load) -> None:
+    """Resolved: sizes in bytes, defaults filled in, parameters beside `use` as in the file."""
+    data = json.loads(json.dumps(load().points[0].to_json()))
+    assert data["collective"]["nbytes"] == [65536, 4096]
+    assert data["load"][0] == {"use": "stride", "step": 4, "pairs": 4, "mbps": 5.0, "hosts": "all"}
+    assert (data["variant"], data["seed"], data["poll_ms"], data["transport"]["tcp"]) == ("ecmp, 4", 7, 100, "reno")
+    assert "links" not in data["fabric"] and len(data["fabric"]["hosts"]) == 16
+
+
+def test_overrides_change_the_file_before_it_is_checked(load: Load) -> None:
+    """Dotted paths as in the sweep; the sweep itself can be replaced or extended."""
+    point = load({"links.mbps": 5, "load.1.hosts": "all", "sweep": {}}).points[0]
+    assert (point.links.mbps, point.load[1].hosts, point.variant) == (5, "all", "ecmp")
+    assert load({"sweep.links.mbps": [5, 10], "repeat": 1}).swept == ("controller.use", "load.0.step", "links.mbps")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("links.mbps=-5",
+         "links.mbps: got -5; accepted: a number above 0 and at most 100000; write e.g. mbps: 20"),
+        ("lnks.mbps=5",
+         "lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller, collective, load, "
+         "duration_s, transport, sweep; did you mean links?"),
+        ("controller.use=ecmp",
+         "controller.use: got a value for a swept key; accepted: a key that is not swept; "
+         "write --set sweep.controller.use=[...]"),
+        ("load.9.step=1",
+         "load: got [{use: 'stride', step: 4, pairs: 4, mbps: 5}, {use: 'permutation', hosts: 'id...; "
+         "accepted: an index from 0 to 1; write the key path as it stands in the file, e.g. load.0.step"),
+        ("sweep.links.mbps=[5, 0]",
+         "links.mbps: got 0; accepted: a number above 0 and at most 100000; write e.g. mbps: 20"),
+        ("collective.ranks=40",
+         "collective.ranks: got 40; accepted: at most 16, the hosts of this topology; use fewer, or a larger topology "
+         "[in the sweep, at controller.use: ecmp (line 38), load.0.step: 4 (line 41)]"),
+    ],
+)  # fmt: skip
+def test_a_bad_override_is_told_by_its_own_text(text: str, message: str, load: Load) -> None:
+    """The place is the option, not a line of the file."""
+    key, value = parse_override(text)
+    with pytest.raises(RequestError) as caught:
+        load({key: value})
+    assert str(caught.value) == f"--set {text}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("seed=3", ("seed", 3)),
+        ("links.mbps = 2.5", ("links.mbps", 2.5)),
+        ("sweep={controller.use: [ecmp]}", ("sweep", {"controller.use": ["ecmp"]})),
+        ("question=a=b", ("question", "a=b")),
+        ("duration_s=", ("duration_s", None)),
+    ],
+)
+def test_an_override_is_a_key_and_a_yaml_value(text: str, pair: tuple[str, Any]) -> None:
+    """Only the first equals sign parts them."""
+    assert parse_override(text) == pair
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed", "--set seed: got no key and value; accepted: key=value; write e.g. --set links.mbps=20"),
+        ("=3", "--set =3: got no key and value; accepted: key=value; write e.g. --set links.mbps=20"),
+        ("links={a: 1, a: 2}", "--set links={a: 1, a: 2}: a: got the key twice, first at line 1; "
+         "accepted: each key once; remove one"),
+        ("links=[1", "--set links=[1: not YAML: while parsing a flow sequence, expected ',' or ']', "
+         "but got '<stream end>'; accepted: YAML 1.1; check quotes and indentation"),
+    ],
+)  # fmt: skip
+def test_an_override_that_cannot_be_read_is_refused(text: str, message: str) -> None:
+    """In one line, as everything else."""
+    with pytest.raises(RequestError) as caught:
+        parse_override(text)
+    assert str(caught.value) == message
+
+
+def test_the_schema_lists_every_key_with_what_it_accepts() -> None:
+    """What an editor shows is what an error would say."""
+    found = schema()
+    assert set(found["required"]) == {"question", "topology", "links", "controller"}
+    assert found["$defs"]["Links"]["properties"]["mtu"]["description"] == "a whole number from 576 to 9216"
+    assert found["$defs"]["Links"]["additionalProperties"] is False
+    assert found["$defs"]["Load"]["additionalProperties"] is True
+    for model in (found, *found["$defs"].values()):
+        assert all({"description", "examples"} <= set(item) for item in model["properties"].values())
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every path in a tree of dicts and lists but the root's."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in [(*path, key), *paths_of(item, (*path, key))]]
+
+
+# Integers stay small or enormous: in between, a topology of that size would be legal and take minutes to build.
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.text(max_size=12), st.integers(-10, 10), st.integers(10**9, 10**30),
+    st.sampled_from(["all", "idle", "ecmp", "stride", "64KiB", "a.b:c", "./x.py", "..", ":", "-", "\0/", "\n"]),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_mutation_of_a_good_file_ends_in_anything_but_one_line(data: st.DataObject, tmp_path: Path) -> None:
+    """A key deleted, renamed, or given a random scalar: either it loads, or RequestError says so in one line."""
+    values = json.loads(json.dumps(GOOD))
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(paths_of(values)))
+        parent = values
+        for part in path[:-1]:
+            parent = parent[part]
+        action = data.draw(st.sampled_from(["delete", "replace", "replace", "rename"]))
+        if action == "replace":
+            parent[path[-1]] = data.draw(SCALARS)
+        else:
+            old = parent.pop(path[-1])
+            if action == "rename" and isinstance(parent, dict):
+                parent[data.draw(st.text(max_size=8))] = old
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    try:
+        load_experiment(tmp_path / "bad.yaml")
+    except RequestError as err:
+        assert len(str(err).splitlines()) == 1 and str(err).startswith(f"{tmp_path}/bad.yaml")
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200) | st.text("{}[]:,-&*!|>'\"%@`#\n\t a1?<", max_size=60).map(str.encode))
+def test_no_bytes_end_in_anything_but_one_line(content: bytes, tmp_path: Path) -> None:
+    """Whatever the file holds, it is refused as a request."""
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        load_experiment(tmp_path / "bad.yaml")
+    assert len(str(caught.value).splitlines()) == 1
