@@ -16,8 +16,11 @@ from typing import Any
 __all__ = ["FlowCount", "run_flows"]
 
 _CHUNK = bytes(256 * 1024)
-_SAMPLE_S = 0.05
-_SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; without sch_fq TCP paces by itself
+_TURN_S = 0.010  # receivers take what has come this often: a wake-up per packet would cost more than the network
+_TURNS_A_SAMPLE = 5
+_RECEIVE_BUFFER = 4 << 20  # many turns' worth, so that the flow never waits for its receiver
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+_SO_MAX_PACING_RATE = 47  # without sch_fq TCP paces by itself
 
 
 @dataclass
@@ -47,48 +50,53 @@ def run_flows(
     control: int,
     end: float | None,
 ) -> dict[int, FlowCount]:
-    """Send and count from `begin` until `end` (CLOCK_MONOTONIC), or until `stopped()` says so.
+    """Send and count from `begin` until `end` (CLOCK_MONOTONIC); without an end, until `stopped()` says so.
 
     `senders` and `receivers` are by flow number, a sender with its rate in Mb/s or None; `control` is the descriptor
     that becomes readable when `stopped` is worth asking.
     """
     counts = {number: FlowCount() for number in receivers}
-    poll = select.epoll()
-    poll.register(control, select.EPOLLIN)
     outgoing = {channel.fileno(): channel for channel, _ in senders.values()}
-    incoming = {channel.fileno(): number for number, channel in receivers.items()}
+    poll = select.epoll()
+    if end is None:
+        poll.register(control, select.EPOLLIN)
     for channel, mbps in senders.values():
         if mbps is not None:
             channel.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, round(mbps * 1e6 / 8))
         poll.register(channel, select.EPOLLOUT)
     for channel in receivers.values():
-        poll.register(channel, select.EPOLLIN)
+        channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     time.sleep(max(0.0, begin - time.monotonic()))
-    due = begin
-    while True:
-        now = time.monotonic()
+    turn = 0
+    while (now := time.monotonic()) < (end or float("inf")):
+        due = begin + turn * _TURN_S
         if now >= due:
-            for count in counts.values():
-                count.sample(now)
-            due += _SAMPLE_S * (1 + (now - due) // _SAMPLE_S)
-        if end is not None and now >= end:
-            break
-        horizon = due if end is None else min(due, end)
-        ready = poll.poll(max(0.0, horizon - now))
+            _take(receivers, counts)
+            if turn % _TURNS_A_SAMPLE == 0:
+                _sample(counts)
+            turn = int((now - begin) / _TURN_S) + 1
+            continue
+        ready = poll.poll(min(due, end or due) - now)
         if any(descriptor == control for descriptor, _ in ready) and stopped():
             break
         for descriptor, _ in ready:
             if descriptor in outgoing:
                 _send(outgoing[descriptor])
-            elif descriptor in incoming:
-                number = incoming[descriptor]
-                _count(receivers[number], counts[number])
-    now = time.monotonic()
-    for number, count in counts.items():
-        _count(receivers[number], count)
-        count.sample(now)
+    _take(receivers, counts)
+    _sample(counts)
     poll.close()
     return counts
+
+
+def _take(receivers: Mapping[int, socket.socket], counts: Mapping[int, FlowCount]) -> None:
+    for number, channel in receivers.items():
+        _count(channel, counts[number])
+
+
+def _sample(counts: Mapping[int, FlowCount]) -> None:
+    now = time.monotonic()
+    for count in counts.values():
+        count.sample(now)
 
 
 def _send(channel: socket.socket) -> None:
@@ -109,4 +117,4 @@ def _count(channel: socket.socket, count: FlowCount) -> None:
     count.total += got
 
 
-_SINK = bytearray(1024 * 1024)
+_SINK = bytearray(_RECEIVE_BUFFER)

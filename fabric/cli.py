@@ -143,7 +143,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run an experiment (root): rows on the screen, everything else in a run folder."""
-    from fabric.plots import draw
     from fabric.run import command_line
     from fabric.run import run as conduct
     from fabric.screen import Screen
@@ -155,6 +154,8 @@ def run(
         for row in screen.done:
             print(json.dumps(row.to_json()))
     screen.closing(str(folder.path))
+    from fabric.plots import draw
+
     figures = draw(folder.path)
     _err.print("figures: " + " ".join(str(path) for path in figures if path.suffix == ".png"), highlight=False, soft_wrap=True)
     if any(row.refused for row in screen.done):

@@ -26,7 +26,7 @@ from fabric.installed import installed_path
 from fabric.kernel import read_sysctl
 from fabric.links import Shape
 from fabric.network import ControllerAddress, Network, network
-from fabric.ovs import PrivateOvs, best_datapath, private_ovs
+from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.process import companion
 from fabric.control import Controller, controller_process
 from fabric.sandbox import Sandbox
@@ -43,15 +43,19 @@ _SHUTDOWN_DRAIN_S = 3.0
 _SLOWEST_EXPECTED = 60  # times the ideal, before an iteration is called stalled
 _SHORTEST_DEADLINE_S = 20.0
 _CONTROLLER_PORT = 6653
-_OVS_SOCKET_BUFFER = 64 << 20
+_OVS_SEND_BUFFER = 64 << 20
+_OVS_RECEIVE_BUFFER = 4 << 20
 
 Progress = Callable[[Mapping[str, Any]], None]
 
 
 def machine_sysctls(tcp: str) -> dict[str, str]:
     """What a run needs of the machine itself; put back afterwards."""
-    # One AF_PACKET socket carries all ports of a userspace switch: at the default 208 KiB it drops while queues fill.
-    wanted = {"net.core.wmem_default": str(_OVS_SOCKET_BUFFER)} if best_datapath() == "netdev" else {}
+    wanted = {}
+    if best_datapath() == "netdev":
+        # One AF_PACKET socket sends for all ports of a userspace switch: at the default 208 KiB it drops while shaped
+        # queues hold packets. One receives for each port: 208 KiB are 13 frames of 9000 bytes, less than a burst.
+        wanted = {"net.core.wmem_default": str(_OVS_SEND_BUFFER), "net.core.rmem_default": str(_OVS_RECEIVE_BUFFER)}
     # A namespace may only choose among the allowed ones.
     allowed = read_sysctl("net.ipv4.tcp_allowed_congestion_control").split()
     if tcp not in allowed:
@@ -219,6 +223,7 @@ def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[
     return {
         "datapath": up.ovs.datapath,
         "switch": up.ovs.vsctl("--version").splitlines()[0],
+        "allocator": allocator_environment(),
         "idle_rtt_ms": idle_rtt_ms,
         "payload_mbps": payload_mbps(point.links.mbps, point.links.mtu),
         "shapes": {port.interface: asdict(shape) for port, shape in up.network.shapes.items()},

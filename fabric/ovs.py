@@ -7,13 +7,14 @@ through the environment. `trace` asks the running switch itself where a packet w
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import json
 import os
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Literal
 from fabric.errors import MachineError, RunError
 from fabric.kernel import die_with_parent, has_module
 
-__all__ = ["Datapath", "PrivateOvs", "best_datapath", "private_ovs"]
+__all__ = ["Datapath", "PrivateOvs", "allocator_environment", "best_datapath", "private_ovs"]
 
 Datapath = Literal["system", "netdev", "dummy"]
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -120,9 +121,23 @@ def _daemon(folder: Path, datapath: Datapath) -> Iterator[subprocess.Popen[bytes
     command = ["ovs-vswitchd", f"unix:{folder}/db.sock", f"--unixctl={folder}/vswitchd.ctl"]
     if datapath == "dummy":
         command += ["--enable-dummy=override", "--disable-system", "--disable-system-route"]
-    with _running(command, folder, "ovs-vswitchd") as process:
+    with _running(command, folder, "ovs-vswitchd", allocator_environment()) as process:
         _await(lambda: (folder / "vswitchd.ctl").exists(), process, folder / "ovs-vswitchd.log", "its control socket")
         yield process
+
+
+def allocator_environment() -> dict[str, str]:
+    """The memory allocator ovs-vswitchd runs with: tcmalloc where it is installed, else glibc's, told not to give back.
+
+    In every turn of its loop the userspace datapath allocates and frees 32 packet buffers for each port, traffic or
+    not. glibc's default returns that memory to the kernel each time and faults it in again, which takes most of a core
+    on a fabric of 20 switches and multiplies its idle latency; benchmarks/ovs_allocator.py measures it.
+    """
+    library = ctypes.util.find_library("tcmalloc_minimal")
+    if library:
+        return {"LD_PRELOAD": library}
+    keep = str(1 << 30)
+    return {"MALLOC_TRIM_THRESHOLD_": keep, "MALLOC_MMAP_THRESHOLD_": keep, "MALLOC_TOP_PAD_": str(64 << 20)}
 
 
 def _run_tool(command: Sequence[str]) -> None:
@@ -135,12 +150,15 @@ def _run_tool(command: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], folder: Path, name: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with open(folder / f"{name}.log", "ab") as log:
         # A session of its own: a Ctrl-C at the terminal must reach the runner alone, which stops the daemon in order.
         process = subprocess.Popen(
             [*command, "-vconsole:info", "-vsyslog:off", "-vfile:off"],
             stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=partial(die_with_parent),
+            env={**os.environ, **(environment or {})},
         )  # fmt: skip
     try:
         yield process

@@ -1,0 +1,250 @@
+"""Figures from the golden run folder: the files, the numbers behind them, the captions, and the refusals."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+from fabric.errors import RequestError
+from fabric.plots import FIGURES, draw
+from fabric.results import Row, RunFolder, read_rows
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "two-arms"
+STRIDE = "stride step=8"
+HARDWARE = "userspace datapath (netdev) · 20 Mb/s links, MTU 9000"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the golden run folder."""
+    return Path(shutil.copytree(GOLDEN, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the golden run folder with all its figures, for tests that only look."""
+    folder = Path(shutil.copytree(GOLDEN, tmp_path_factory.mktemp("drawn") / "run"))
+    draw(folder)
+    return folder
+
+
+def rewritten(folder: Path, rows: list[Row]) -> Path:
+    """The folder with these rows in place of its own."""
+    (folder / "rows.jsonl").unlink()
+    RunFolder(folder).append_rows(rows)
+    return folder
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with open(folder / "figures" / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(lines: list[dict[str, str]], name: str) -> list[float]:
+    return [float(line[name]) for line in lines]
+
+
+def texts(folder: Path, name: str) -> str:
+    """The SVG, which names each of its texts in a comment, whatever the font."""
+    return (folder / "figures" / f"{name}.svg").read_text()
+
+
+def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
+    """Without a name all figures that apply are drawn, each as PNG, 8 inches at 150 dots wide, as SVG and as CSV."""
+    files = draw(folder)
+    assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
+    for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
+        image = png.read_bytes()
+        assert image.startswith(b"\x89PNG\r\n\x1a\n")
+        assert int.from_bytes(image[16:20], "big") == 1200
+        assert "</svg>" in svg.read_text()
+        assert len(data.read_text().splitlines()) > 1
+
+
+def test_latency_is_the_median_over_repeats_with_its_range(drawn: Path) -> None:
+    """The table holds each repeat, and the median, mean, minimum and maximum that are drawn."""
+    lines = [line for line in table(drawn, "latency") if (line["load"], line["nbytes"]) == (STRIDE, "1048576")]
+    ecmp = [line for line in lines if line["variant"] == "ecmp"]
+    assert column(ecmp, "p50_ms") == [4000, 6400, 4800]
+    assert column(ecmp, "ideal_ms") == [800, 800, 800]
+    figures = [float(ecmp[0][key]) for key in ("median_ms", "mean_ms", "min_ms", "max_ms")]
+    assert figures == pytest.approx([4800, 15200 / 3, 4000, 6400])
+
+
+def test_a_refused_row_is_counted_and_not_drawn(drawn: Path) -> None:
+    """Two of three repeats make the figure; the caption says that one was refused."""
+    lines = table(drawn, "latency")
+    assert len(lines) == 35
+    asked = ("two-level", STRIDE, "65536")
+    small = [line for line in lines if (line["variant"], line["load"], line["nbytes"]) == asked]
+    assert column(small, "p50_ms") == [100, 112.5]
+    assert column(small, "median_ms") == [106.25, 106.25]
+    assert f"fidelity: 33 PASS, 1 WARN, 1 FAIL, 1 refused · {HARDWARE} · 3 seeds" in texts(drawn, "latency")
+
+
+def test_a_panel_for_every_load(drawn: Path) -> None:
+    """Runs without a load and with one stand beside each other, titled by the load; sizes are in powers of two."""
+    for text in ("no load", STRIDE, "64 KiB", "1 MiB", "16 MiB", "ideal", "WARN", "FAIL"):
+        assert f"<!-- {text} -->" in texts(drawn, "latency"), text
+
+
+def test_verdicts_that_nobody_has_are_not_in_the_legend(folder: Path) -> None:
+    """Where all rows are PASS the legend explains no hollow dots."""
+    draw(rewritten(folder, [row for row in read_rows(folder) if row.fidelity == "PASS"]), "latency")
+    assert "<!-- WARN -->" not in texts(folder, "latency")
+    assert "fidelity: 33 PASS, 0 WARN, 0 FAIL, 0 refused" in texts(folder, "latency")
+
+
+def test_a_row_that_nobody_judged_is_said_to_be_so(folder: Path) -> None:
+    """No verdict is not PASS."""
+    draw(rewritten(folder, [dataclasses.replace(row, fidelity=None) for row in read_rows(folder)]), "latency")
+    assert "fidelity: 0 PASS, 0 WARN, 0 FAIL, 35 not judged, 1 refused" in texts(folder, "latency")
+    assert "<!-- not judged -->" in texts(folder, "latency")
+
+
+def test_an_arm_keeps_its_name_when_the_load_is_swept_too(folder: Path) -> None:
+    """A load in the variant's name goes to the panel's title, so that an arm is one colour in all panels."""
+    rows = [dataclasses.replace(row, variant=f"{row.variant}, {row.load or 'none'}") for row in read_rows(folder)]
+    draw(rewritten(folder, rows), "latency")
+    assert "<!-- ecmp -->" in texts(folder, "latency")
+    assert f"<!-- ecmp, {STRIDE} -->" not in texts(folder, "latency")
+
+
+def test_variants_that_only_a_parameter_tells_apart_keep_their_names(folder: Path) -> None:
+    """What no key of a row shows, such as a controller's margin, is not merged into one arm."""
+    rows = [dataclasses.replace(row, controller="adaptive") for row in read_rows(folder)]
+    draw(rewritten(folder, rows), "latency")
+    assert "<!-- two-level -->" in texts(folder, "latency")
+    assert "<!-- ecmp -->" in texts(folder, "latency")
+
+
+def test_load_share_has_mean_interval_and_prediction(drawn: Path) -> None:
+    """With three seeds the smallest mean is drawn 1 in 27 times, above 2.5 %: the interval reaches to both extremes."""
+    ecmp = [line for line in table(drawn, "load-share") if line["variant"] == "ecmp"]
+    assert column(ecmp, "load_share_of_nb") == [0.61, 0.58, 0.64]
+    assert column(ecmp, "load_share_predicted") == [0.625, 0.5625, 0.625]
+    figures = [float(ecmp[0][key]) for key in ("mean", "low_95", "high_95", "mean_predicted")]
+    assert figures == pytest.approx([0.61, 0.58, 0.64, 1.8125 / 3])
+    assert f"fidelity: 5 PASS, 1 WARN, 0 FAIL, 0 refused · {HARDWARE} · 3 seeds" in texts(drawn, "load-share")
+
+
+def test_one_seed_has_no_interval(folder: Path) -> None:
+    """An interval of a single value would promise what nobody measured."""
+    draw(rewritten(folder, [row for row in read_rows(folder) if row.repeat == 1]), "load-share")
+    assert {(line["low_95"], line["high_95"]) for line in table(folder, "load-share")} == {("", "")}
+    assert "· 1 seed" in texts(folder, "load-share")
+
+
+def test_utilisation_is_sent_bytes_over_the_configured_rate(drawn: Path) -> None:
+    """Nothing in the first second, then the share that each port sent at, for the first repeat of each variant."""
+    lines = table(drawn, "utilisation")
+    assert len(lines) == 2 * 96 * 8
+    assert {line["point"] for line in lines} == {"stride-ecmp-r1", "stride-two-level-r1"}
+    one = [line for line in lines if (line["variant"], line["port"]) == ("two-level", "p0e1-eth3")]
+    assert [(line["tier"], line["to"]) for line in one] == [("edge up", "p0a0")] * 8
+    assert column(one, "from_s") == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5]
+    assert column(one, "share") == [0, 0, *[0.98] * 6]
+
+
+def test_ports_are_in_the_order_a_packet_passes_them(drawn: Path) -> None:
+    """Up from the hosts to the cores, then down again; within a tier as the topology counts."""
+    tiers = dict.fromkeys(line["tier"] for line in table(drawn, "utilisation"))
+    up, down = ["host up", "edge up", "aggregation up"], ["core down", "aggregation down", "edge down"]
+    assert list(tiers) == up + down
+    edges = dict.fromkeys(line["port"] for line in table(drawn, "utilisation") if line["tier"] == "edge up")
+    assert list(edges)[:5] == ["p0e0-eth3", "p0e0-eth4", "p0e1-eth3", "p0e1-eth4", "p1e0-eth3"]
+
+
+def test_a_long_record_is_thinned_without_losing_bytes(folder: Path) -> None:
+    """At most 240 columns; the mean of the shares is that of the whole record."""
+    queues = folder / "points" / "stride-ecmp-r1" / "telemetry" / "queues.jsonl"
+    header, *_ = queues.read_text().splitlines()
+    samples = 1001
+    width = len(json.loads(header)["interfaces"])
+    fields = json.loads(header)["fields"]
+    rate = 2_500_000 // 20
+    lines = [
+        {"t": n / 20, "late_ms": 0, "missed": 0, **{name: [rate // 2 * n] * width for name in fields}}
+        for n in range(samples)
+    ]
+    queues.write_text("\n".join([header, *map(json.dumps, lines)]) + "\n")
+    draw(folder, "utilisation", point="stride-ecmp-r1")
+    port = [line for line in table(folder, "utilisation") if line["port"] == "p0e1-eth3"]
+    assert len(port) == 200
+    assert column(port, "share") == [0.5] * 200
+    assert float(port[-1]["until_s"]) == 50
+
+
+def test_point_keeps_the_rows_of_one_point(folder: Path) -> None:
+    """Every figure can be asked of a single point."""
+    draw(folder, "latency", point="stride-ecmp-r2")
+    assert column(table(folder, "latency"), "p50_ms") == [400, 6400, 102400]
+    assert "fidelity: 2 PASS, 0 WARN, 1 FAIL, 0 refused" in texts(folder, "latency")
+
+
+def test_the_same_folder_gives_the_same_bytes(folder: Path) -> None:
+    """No date, no random name, and nothing of the user's settings is in a file; those are as they were afterwards."""
+    first = {file: file.read_bytes() for file in draw(folder)}
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        again = {file: file.read_bytes() for file in draw(folder)}
+        assert dict(matplotlib.rcParams) == before
+    assert first == again
+
+
+def test_the_title_is_the_question(folder: Path) -> None:
+    """A reader sees what was asked; a folder without run.json goes by its name."""
+    draw(folder, "latency")
+    question = json.loads((folder / "run.json").read_text())["question"]
+    assert f"<!-- {question} -->" in texts(folder, "latency")
+    (folder / "run.json").unlink()
+    draw(folder, "latency")
+    assert "<!-- run -->" in texts(folder, "latency")
+
+
+def load_alone(row: Row) -> bool:
+    return row.collective is None
+
+
+def all_refused(row: Row) -> bool:
+    return row.refused is not None
+
+
+@pytest.mark.parametrize(
+    ("keep", "asked", "message"),
+    [
+        (
+            load_alone, {"figure": "latency"},
+            f"no {FIGURES['latency'].needs}: figure latency needs some; this folder offers load-share, utilisation",
+        ),
+        (
+            all_refused, {"figure": "latency"},
+            "no rows with a collective and its time: figure latency needs some; this folder offers no figure",
+        ),
+        (all_refused, {}, "nothing to draw in 1 rows; accepted: a folder with results"),
+        (load_alone, {"figure": "pie"}, "figure 'pie': no such figure; accepted: latency, load-share, utilisation"),
+        (load_alone, {"point": "r9"}, "no rows of point 'r9'; accepted: stride-ecmp-r1, stride-ecmp-r2, "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_said(folder: Path, keep: Any, asked: dict[str, str], message: str) -> None:
+    """The error says what a figure needs, and what the folder offers instead; nothing is written."""
+    rewritten(folder, [row for row in read_rows(folder) if keep(row)])
+    with pytest.raises(RequestError) as caught:
+        draw(folder, **asked)
+    assert message in str(caught.value)
+    assert not (folder / "figures").exists()
+
+
+def test_a_record_of_one_sample_is_no_heat_map(folder: Path) -> None:
+    """Too little telemetry is named with its file, not drawn as an empty map."""
+    queues = folder / "points" / "stride-ecmp-r1" / "telemetry" / "queues.jsonl"
+    queues.write_text("\n".join(queues.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(RequestError, match=r"queues.jsonl: got 96 ports of the topology and 1 samples; accepted"):
+        draw(folder, "utilisation", point="stride-ecmp-r1")
