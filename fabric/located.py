@@ -167,7 +167,7 @@ class Arm:
     """The document at one combination of swept values; `chosen` are the paths they went to, and each in words."""
 
     document: Document
-    values: tuple[Any, ...]
+    values: tuple[tuple[str, Any], ...]  # key path as written, value
     indices: tuple[int, ...]
     chosen: tuple[tuple[KeyPath, str], ...]
 
@@ -220,7 +220,7 @@ def _arm(document: Document, swept: Sequence[Axis], indices: tuple[int, ...]) ->
         document = document.with_value(path, axis.values[index], places)
         value = show(axis.values[index], quoted=False)
         chosen.append((path, f"{one_line(axis.key)}: {value} ({_short(places[()])})"))
-    return Arm(document, tuple(axis.values[index] for axis, index in pairs), indices, tuple(chosen))
+    return Arm(document, tuple((axis.key, axis.values[index]) for axis, index in pairs), indices, tuple(chosen))
 
 
 def _short(place: Place) -> str:
@@ -228,12 +228,16 @@ def _short(place: Place) -> str:
 
 
 def variants(swept: Sequence[Arm]) -> list[str]:
-    """A short name for each arm: its values, with their keys where the values alone do not tell the arms apart."""
-    for keys in (False, True):
-        found = [", ".join(_label(value, keys) for value in arm.values) for arm in swept]
-        if len(set(found)) == len(found):
-            break
-    return found
+    """A short name for each arm: its swept values, numbers with the last word of their key: `ecmp, step=8`."""
+    return [", ".join(_named(key, value) for key, value in arm.values) for arm in swept]
+
+
+def _named(key: str, value: Any) -> str:
+    """A text or a mapping speaks for itself; `5` or `true` does not."""
+    word = one_line(key.rpartition(".")[2])
+    if isinstance(value, str | dict | list):
+        return _label(value) if value else f"no {word}"
+    return f"{word}={_label(value)}"
 
 
 def told(got: Any, accepted: str, remedy: str) -> str:
@@ -363,13 +367,11 @@ def _written(value: Any, text: Callable[[str], str]) -> str:
     return "nothing" if value is None else text(value) if isinstance(value, str) else str(value)
 
 
-def _label(value: Any, keys: bool) -> str:
+def _label(value: Any) -> str:
     if isinstance(value, dict):
-        named = {key: _label(item, keys) for key, item in value.items()}
-        bare = {"use"} if keys else named.keys() if "use" in named else set()
-        return " ".join(text if key in bare else f"{one_line(key)} {text}" for key, text in named.items()) or "none"
+        return " ".join(_label(item) if key == "use" else f"{one_line(key)}={_label(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return "+".join(_label(item, keys) for item in value) or "none"
+        return " + ".join(_label(item) for item in value)
     return "none" if value is None else _written(value, one_line)
 
 

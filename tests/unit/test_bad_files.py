@@ -481,7 +481,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a point twice": (
         changed(sweep="sweep: {links.mbps: [5, 20, 5.0]}"),
-        "bad.yaml:6: sweep.links.mbps.2: got the point 5.0 twice; accepted: points that differ; remove one",
+        "bad.yaml:6: sweep.links.mbps.2: got the point mbps=5.0 twice; accepted: points that differ; remove one",
     ),
     "too many variants": (
         changed(

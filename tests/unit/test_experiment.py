@@ -63,7 +63,7 @@ def test_an_experiment_keeps_what_it_was_read_from(load: Load, tmp_path: Path) -
 def test_points_interleave_the_variants_within_each_repeat(load: Load) -> None:
     """The last swept key is fastest, and all variants run before the next repeat."""
     points = load().points
-    variants = ["ecmp, 4", "ecmp, 8", "two-level, 4", "two-level, 8"]
+    variants = ["ecmp, step=4", "ecmp, step=8", "two-level, step=4", "two-level, step=8"]
     assert [(point.repeat, point.variant) for point in points] == [(n, name) for n in (1, 2) for name in variants]
     assert [point.index for point in points] == list(range(8))
     assert [(point.controller.use, point.load[0].params["step"]) for point in points[:4]] == [
@@ -170,22 +170,22 @@ def test_a_queue_in_bytes_has_no_default_in_packets(load: Load) -> None:
 @pytest.mark.parametrize(
     ("sweep", "variants"),
     [
-        ({"links.mbps": [5, 2.5]}, ["5", "2.5"]),
+        ({"links.mbps": [5, 2.5]}, ["mbps=5", "mbps=2.5"]),
         ({"controller": [{"use": "ecmp"}, {"use": "two-level"}]}, ["ecmp", "two-level"]),
         ({"load": [[], [{"use": "stride", "step": 8}], [{"use": "stride", "step": 8}, {"use": "permutation"}]]},
-         ["none", "stride 8", "stride 8+permutation"]),
-        ({"collective.nbytes": ["64KiB", ["4KiB", 8192]]}, ["64KiB", "4KiB+8192"]),
-        ({"collective.check": [True, False]}, ["true", "false"]),
-        ({"load.0.mbps": [None, 5]}, ["none", "5"]),
-        ({"links": [{"mbps": 5}, {"mbps": 5, "mtu": 9000}]}, ["mbps 5", "mbps 5 mtu 9000"]),
+         ["no load", "stride step=8", "stride step=8 + permutation"]),
+        ({"collective.nbytes": ["64KiB", ["4KiB", 8192]]}, ["64KiB", "4KiB + 8192"]),
+        ({"collective.check": [True, False]}, ["check=true", "check=false"]),
+        ({"load.0.mbps": [None, 5]}, ["mbps=none", "mbps=5"]),
+        ({"links": [{"mbps": 5}, {"mbps": 5, "mtu": 9000}]}, ["mbps=5", "mbps=5 mtu=9000"]),
         ({"load.0": [{"use": "stride", "step": 4, "pairs": 2}, {"use": "elephants", "pairs": 2}]},
-         ["stride 4 2", "elephants 2"]),
+         ["stride step=4 pairs=2", "elephants pairs=2"]),
         ({"load.0": [{"use": "stride", "step": 4, "pairs": 8}, {"use": "stride", "step": 4, "mbps": 8}]},
-         ["stride step 4 pairs 8", "stride step 4 mbps 8"]),
+         ["stride step=4 pairs=8", "stride step=4 mbps=8"]),
     ],
 )  # fmt: skip
 def test_variants_have_short_names_that_differ(sweep: dict[str, Any], variants: list[str], load: Load) -> None:
-    """The swept values; the keys are added only where the values alone do not tell the variants apart."""
+    """The swept values, and a key where a value does not speak for itself."""
     assert [point.variant for point in load(sweep=sweep, repeat=1).points] == variants
 
 
@@ -215,7 +215,7 @@ def test_a_point_is_json_without_the_links_of_the_fabric(load: Load) -> None:
     data = json.loads(json.dumps(load().points[0].to_json()))
     assert data["collective"]["nbytes"] == [65536, 4096]
     assert data["load"][0] == {"use": "stride", "step": 4, "pairs": 4, "mbps": 5.0, "hosts": "all"}
-    assert (data["variant"], data["seed"], data["poll_ms"], data["transport"]["tcp"]) == ("ecmp, 4", 7, 100, "reno")
+    assert (data["variant"], data["seed"], data["poll_ms"], data["transport"]["tcp"]) == ("ecmp, step=4", 7, 100, "reno")
     assert "links" not in data["fabric"] and len(data["fabric"]["hosts"]) == 16
 
 

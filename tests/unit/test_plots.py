@@ -201,12 +201,12 @@ def test_the_same_folder_gives_the_same_bytes(folder: Path) -> None:
 
 def test_the_title_is_the_question(folder: Path) -> None:
     """A reader sees what was asked; a folder without run.json goes by its name."""
-    draw(folder, "latency")
+    draw(folder, "load-share")
     question = json.loads((folder / "run.json").read_text())["question"]
-    assert f"<!-- {question} -->" in texts(folder, "latency")
+    assert f"<!-- {question} -->" in texts(folder, "load-share")
     (folder / "run.json").unlink()
-    draw(folder, "latency")
-    assert "<!-- run -->" in texts(folder, "latency")
+    draw(folder, "load-share")
+    assert "<!-- run -->" in texts(folder, "load-share")
 
 
 def load_alone(row: Row) -> bool:

@@ -1,0 +1,176 @@
+"""What the doctor concludes from given facts, and what it refuses; nothing here asks this machine, but for the last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fabric import doctor
+from fabric.doctor import NEEDS_ROOT, Finding, Kernel, Machine, Software, findings, refusals
+from fabric.experiment import Point, load_experiment
+
+RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "red", "fq")}
+BARE = {**RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown.")}
+DEBIAN = Kernel("6.1.0-cloud", RICH, ("reno", "cubic", "bbr"), loadable=("dctcp",))
+SMALL = Kernel("6.18.0-small", BARE, ("reno", "cubic"))
+GIB = 1 << 30
+FINE = Machine(
+    user=0, kernel=replace(DEBIAN, tcps=("reno", "cubic", "bbr", "dctcp")), mininet=Software("2.3.0"),
+    ovs=Software("3.1.0"), ovs_module=True, ryu=Software("4.34"), memory=8 * GIB, cores=4, disk=50 * GIB,
+    runs=Path("runs"),
+)  # fmt: skip
+EXPERIMENT = """
+question: Is it possible?
+topology: {use: single-switch, hosts: 2}
+links: {mbps: 20%s}
+controller: {use: single-path}
+collective: {use: ring-allreduce, nbytes: 64KiB}
+transport: {tcp: %s}
+"""
+
+
+def named(found: list[Finding]) -> Mapping[str, Finding]:
+    names = [finding.name for finding in found]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, found, strict=True))
+
+
+def points(tmp_path: Path, links: str = "", tcp: str = "cubic") -> tuple[Point, ...]:
+    """The points of an experiment with these further keys of `links`."""
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXPERIMENT % (links and f", {links}", tcp))
+    return load_experiment(file).points
+
+
+def test_a_machine_with_everything_has_nothing_to_mend() -> None:
+    """All findings are ok, say why they matter, and none has a remedy."""
+    for finding in findings(FINE):
+        assert finding.ok and finding.got and finding.reason and not finding.remedy, finding
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "needed", "got", "remedy"),
+    [
+        (replace(FINE, user=1000), "root", True, "user 1000", "use sudo"),
+        (replace(FINE, mininet=Software("", "No module")), "mininet", True, "No module", ".ci/provision"),
+        (replace(FINE, ovs=Software("", "not installed")), "ovs-vswitchd", True, "not installed", ".ci/provision"),
+        (replace(FINE, ovs_module=False), "kernel datapath", False, "userspace (netdev)", "modprobe openvswitch"),
+        (replace(FINE, ryu=Software("", "no ryu")), "ryu", True, "no ryu", ".ci/provision"),
+        (replace(FINE, kernel=SMALL), "qdisc netem", False, "kind is unknown", "Vagrantfile"),
+        (replace(FINE, kernel=SMALL), "tcp dctcp", False, "reno, cubic", "on a kernel that has it"),
+        (replace(FINE, kernel=DEBIAN), "tcp dctcp", False, "reno, cubic, bbr", "sudo modprobe tcp_dctcp"),
+        (replace(FINE, memory=GIB // 2), "memory", True, "0.5 GiB", "free some"),
+        (replace(FINE, cores=1), "cores", False, "1", "links.mbps"),
+        (replace(FINE, disk=0), "disk", True, "0.0 GiB free in runs", "--out"),
+        (replace(FINE, leftovers=((7, "/run/fabriclab/7"),)), "leftovers", True, "process 7", "fabriclab clean"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_found(machine: Machine, name: str, needed: bool, got: str, remedy: str) -> None:
+    """One thing missing makes one finding not ok, with what was got and what to do."""
+    finding = named(findings(machine))[name]
+    assert (finding.ok, finding.needed) == (False, needed)
+    assert got in finding.got
+    assert remedy in finding.remedy
+
+
+def test_only_what_is_missing_is_found() -> None:
+    """One fact that is wrong spoils one finding, not its neighbours."""
+    found = findings(replace(FINE, ovs_module=False))
+    assert [finding.name for finding in found if not finding.ok] == ["kernel datapath"]
+
+
+def test_what_only_root_can_try_is_unknown_to_others() -> None:
+    """Without root no shaper is said to work, and none to be absent."""
+    unknown = replace(FINE, user=1000, kernel=replace(FINE.kernel, trials=dict.fromkeys(RICH, NEEDS_ROOT)))
+    tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network"))]
+    assert len(tried) == len(RICH)
+    assert {(finding.ok, finding.got, finding.remedy) for finding in tried} == {
+        (False, "needs root to try", "use sudo to find out")
+    }
+
+
+def test_what_a_kernel_can_do_is_not_refused(tmp_path: Path) -> None:
+    """The plain experiment passes on the barest kernel that has the shaper."""
+    assert refusals(points(tmp_path), SMALL) == []
+
+
+@pytest.mark.parametrize(
+    ("links", "kernel", "line"),
+    [
+        ("delay_ms: 5", DEBIAN, "links.delay_ms: 5: fabriclab does not set delay_ms yet; remedy: leave it out"),
+        (
+            "delay_ms: 5", SMALL,
+            "links.delay_ms: 5 asks for netem, and this kernel (6.18.0-small) has no sch_netem; "
+            "besides, fabriclab does not set delay_ms yet; remedy: leave it out",
+        ),
+        (
+            "loss_percent: 0.1", DEBIAN,
+            "links.loss_percent: 0.1: fabriclab does not set loss_percent yet; remedy: leave it out",
+        ),
+        (
+            "ecn: {min_packets: 20, max_packets: 30}", DEBIAN,
+            "links.ecn: {min_packets: 20, max_packets: 30}: fabriclab does not set ecn yet; remedy: leave it out",
+        ),
+        (
+            "queue_bytes: 90000", replace(DEBIAN, trials={**RICH, "htb+bfifo": "File exists"}),
+            "links.queue_bytes: 90000 is built of htb+bfifo, which failed here: File exists; "
+            "remedy: write links.queue_packets instead",
+        ),
+    ],
+)  # fmt: skip
+def test_what_links_ask_in_vain_is_refused(tmp_path: Path, links: str, kernel: Kernel, line: str) -> None:
+    """One line, with the value, the reason and a remedy that helps."""
+    assert refusals(points(tmp_path, links), kernel) == [line]
+
+
+def test_once_links_can_be_delayed_only_the_kernel_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that fabric.links sets is refused where the kernel lacks it, and there the VM is a remedy."""
+    monkeypatch.setattr(doctor, "SET_SO_FAR", frozenset({"delay_ms"}))
+    asked = points(tmp_path, "delay_ms: 5")
+    assert refusals(asked, DEBIAN) == []
+    assert refusals(asked, replace(SMALL, trials={})) == []  # without root nobody knows: the run will find out
+    [line] = refusals(asked, SMALL)
+    assert line.endswith("has no sch_netem; remedy: leave it out, or run in the VM (Vagrantfile), whose kernel has it")
+
+
+def test_nothing_asked_is_nothing_refused(tmp_path: Path) -> None:
+    """A delay and a loss of 0 are what every kernel does."""
+    assert refusals(points(tmp_path, "delay_ms: 0, loss_percent: 0"), SMALL) == []
+
+
+def test_a_congestion_control_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """The line says which there are; modprobe alone is the remedy only where the module is on the disk."""
+    asked = points(tmp_path, tcp="dctcp")
+    assert refusals(asked, DEBIAN) == [
+        "transport.tcp: got dctcp; this kernel (6.1.0-cloud) offers reno, cubic, bbr; "
+        "remedy: write one of these, or sudo modprobe tcp_dctcp"
+    ]
+    [line] = refusals(asked, SMALL)
+    assert line.endswith("or sudo modprobe tcp_dctcp on a kernel that has it (the VM: Vagrantfile)")
+
+
+def test_many_points_that_ask_the_same_make_one_line(tmp_path: Path) -> None:
+    """A sweep is refused once for each thing it asks, not once a point."""
+    assert len(refusals(points(tmp_path, "delay_ms: 5") * 3, SMALL)) == 1
+
+
+def test_without_root_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Someone who is not root gets findings of everything, and no child that would try."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(doctor, "_child", lambda command: Software("1.0"))
+    found = named(doctor.examine(tmp_path / "not" / "there"))
+    assert found["root"].got == "user 1000"
+    assert found["qdisc htb+pfifo"].got == NEEDS_ROOT
+    assert found["ryu"].got == "1.0"
+    assert str(tmp_path) in found["disk"].got
+
+
+def test_a_command_that_is_not_there_is_said_to_be_missing() -> None:
+    """No traceback for a program that nobody installed, nor for one that fails."""
+    assert doctor._child(["fabriclab-no-such-program"]) == Software("", "fabriclab-no-such-program is not installed")
+    assert doctor._child(["false"]) == Software("", "false ended with 1")
+    assert doctor._version(["echo", "ovs-vswitchd (Open vSwitch) 3.1.0"]) == Software("3.1.0")

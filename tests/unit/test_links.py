@@ -1,0 +1,124 @@
+"""What is asked of a link's kernel objects, and how every way of not getting it is put into words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fabric.links import Shape, differences, read_shape, requests
+
+ASKED = Shape(mbps=20, mtu=9000, queue_packets=50)
+TICK_NS = 64
+
+
+class Answer(dict[str, Any]):
+    """A netlink answer: fields by key, attributes by `get_attr`."""
+
+    def __init__(self, fields: dict[str, Any], attributes: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.attributes = attributes
+
+    def get_attr(self, name: str) -> Any:
+        """An attribute by its kernel name."""
+        return self.attributes.get(name)
+
+
+def fifo(kind: str = "pfifo", limit: int = 50, parent: int = 0x10001) -> Answer:
+    """A queue as the kernel dumps it."""
+    return Answer({"parent": parent}, {"TCA_KIND": kind, "TCA_OPTIONS": {"limit": limit}})
+
+
+def htb_class(rate: int = 2_500_000, ceil: int = 2_500_000, burst: int = 9014, handle: int = 0x10001) -> Answer:
+    """A rate class as the kernel dumps it; the burst is kept as a time, in ticks."""
+    ticks = int(burst / rate * 1e9 / TICK_NS)
+    parms = {"rate": rate, "ceil": ceil, "buffer": ticks, "cbuffer": ticks}
+    return Answer({"handle": handle}, {"TCA_OPTIONS": Answer({}, {"TCA_HTB_PARMS": parms})})
+
+
+def test_requests_are_a_rate_class_and_one_fifo_under_it() -> None:
+    """20 Mb/s are 2,500,000 bytes a second; burst, quantum and MTU of the class are one frame of 9014 bytes."""
+    assert requests(ASKED) == [
+        ("add", "htb", {"handle": 0x10000, "default": 1}),
+        ("add-class", "htb", {
+            "handle": 0x10001, "parent": 0x10000, "rate": 2_500_000, "ceil": 2_500_000,
+            "burst": 9014, "cburst": 9014, "mtu": 9014, "quantum": 9014,
+        }),
+        ("add", "pfifo", {"handle": 0x100000, "parent": 0x10001, "limit": 50}),
+    ]  # fmt: skip
+
+
+def test_a_queue_in_bytes_is_a_bfifo() -> None:
+    """The limit is passed on in the unit it was given in."""
+    queue = requests(Shape(mbps=10, mtu=1500, queue_bytes=75_700))[-1]
+    assert queue == ("add", "bfifo", {"handle": 0x100000, "parent": 0x10001, "limit": 75_700})
+
+
+@pytest.mark.parametrize(("mbps", "rate"), [(0.1, 12_500), (12.3456, 1_543_200), (1000, 125_000_000)])
+def test_rates_are_whole_bytes_a_second(mbps: float, rate: int) -> None:
+    """The kernel keeps whole bytes a second; 1 Mb/s are 125,000 of them."""
+    assert Shape(mbps, 1500, 50).bytes_per_second == rate
+
+
+def test_what_was_asked_shows_no_difference() -> None:
+    """Equal shapes, and a burst of exactly one frame."""
+    assert differences(ASKED, ASKED, 9014) == []
+
+
+def test_rounding_of_a_rate_is_no_difference() -> None:
+    """0.0001 of the rate is the kernel's rounding; ten times that is not."""
+    assert differences(ASKED, replace(ASKED, mbps=20.001), 9014) == []
+    assert differences(ASKED, replace(ASKED, mbps=20.02), 9014) == ["mbps 20.02 instead of 20"]
+
+
+@pytest.mark.parametrize(
+    ("got", "burst", "words"),
+    [
+        (None, 0, ["no shaper of ours"]),
+        (replace(ASKED, mbps=10), 9014, ["mbps 10 instead of 20"]),
+        (replace(ASKED, mbps=1000), 9014, ["mbps 1000 instead of 20"]),
+        (replace(ASKED, mtu=1500), 9014, ["mtu 1500 instead of 9000"]),
+        (replace(ASKED, queue_packets=1000), 9014, ["queue 1000 packets instead of 50 packets"]),
+        (replace(ASKED, queue_packets=None, queue_bytes=50), 9014, ["queue 50 bytes instead of 50 packets"]),
+        (ASKED, 9015, ["burst 9015 bytes, more than one frame of 9014"]),
+        (
+            Shape(mbps=5, mtu=1500, queue_packets=10),
+            65536,
+            [
+                "mbps 5 instead of 20",
+                "mtu 1500 instead of 9000",
+                "queue 10 packets instead of 50 packets",
+                "burst 65536 bytes, more than one frame of 9014",
+            ],
+        ),
+    ],
+)
+def test_every_deviation_is_named(got: Shape | None, burst: int, words: list[str]) -> None:
+    """What the kernel says, then what was asked; several at once are all there."""
+    assert differences(ASKED, got, burst) == words
+
+
+def test_read_shape_gives_back_what_requests_built() -> None:
+    """Packets or bytes, by the kind of the queue; the burst in bytes, at most rounded down."""
+    assert read_shape([fifo()], [htb_class()], 9000) == (ASKED, 9013)
+    in_bytes = read_shape([fifo("bfifo", 75_700)], [htb_class()], 9000)[0]
+    assert in_bytes == Shape(mbps=20, mtu=9000, queue_bytes=75_700)
+
+
+@pytest.mark.parametrize(
+    ("qdiscs", "classes"),
+    [
+        ([], [htb_class()]),
+        ([fifo()], []),
+        ([fifo("fq_codel")], [htb_class()]),
+        ([fifo(parent=0x10002)], [htb_class()]),
+        ([fifo()], [htb_class(handle=0x10002)]),
+        ([fifo(), fifo()], [htb_class()]),
+        ([fifo()], [htb_class(ceil=5_000_000)]),
+    ],
+    ids=["no queue", "no class", "other queue", "queue elsewhere", "class elsewhere", "two queues", "may borrow"],
+)
+def test_what_is_not_built_by_us_is_no_shape(qdiscs: list[Answer], classes: list[Answer]) -> None:
+    """Nothing of another's making can pass for our shaper."""
+    assert read_shape(qdiscs, classes, 9000)[0] is None
