@@ -37,4 +37,5 @@ def static_port(fabric: Fabric, switch: str, choices: tuple[Port, ...], destinat
     Were it the same digit everywhere, the two tiers of a fat-tree would use only k/2 of its k^2/4 core switches.
     """
     radix = len(choices)
-    return choices[destination // radix ** (fabric.level[switch] - 1) % radix]
+    below: int = radix ** (fabric.level[switch] - 1)
+    return choices[destination // below % radix]

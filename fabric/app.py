@@ -22,7 +22,7 @@ from fabric.openflow import Rule, flow_mod
 __all__ = ["FabricApp"]
 
 
-class FabricApp(RyuApp):  # type: ignore[misc]
+class FabricApp(RyuApp):
     """Base of the built-in controllers: override `rules`.
 
     `self.fabric` is the whole network, `self.parameters` what the experiment file gave under `controller`, with
@@ -44,7 +44,7 @@ class FabricApp(RyuApp):  # type: ignore[misc]
         """The rules a switch starts with; sent when it connects, and again when it comes back."""
         raise TypeError(f"{type(self).__name__} must define rules(switch)")
 
-    @set_ev_cls(ofp_event.EventOFPSwitchFeatures, CONFIG_DISPATCHER)  # type: ignore[misc]
+    @set_ev_cls(ofp_event.EventOFPSwitchFeatures, CONFIG_DISPATCHER)
     def on_connect(self, ev: Any) -> None:
         """Send a switch its rules."""
         datapath = ev.msg.datapath

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fabric import plugins
+from fabric.control import Controller, controller_process
 from fabric.errors import RunError
 from fabric.experiment import Point
 from fabric.graph import Port
@@ -28,7 +29,6 @@ from fabric.links import Shape
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.process import companion
-from fabric.control import Controller, controller_process
 from fabric.sandbox import Sandbox
 from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
@@ -113,14 +113,19 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[
         folder / "controller", point.fabric, app=source.module, parameters=point.controller.params,
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT,
     )  # fmt: skip
-    with place.namespace(), control as controller, private_ovs(Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-")), best_datapath()) as ovs:
-        with network(point.fabric, shapes_of(point), ovs) as net:
-            net.set_host_sysctls(host_sysctls(point.transport.tcp))
-            net.set_rto_min(point.transport.rto_min_ms)
-            controller.wait_listening()
-            net.connect(ControllerAddress(_CONTROLLER_PORT))
-            controller.wait_ready()
-            yield _Running(point, work, folder, ovs, net, controller)
+    ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
+    with (
+        place.namespace(),
+        control as controller,
+        private_ovs(ovs_folder, best_datapath()) as ovs,
+        network(point.fabric, shapes_of(point), ovs) as net,
+    ):
+        net.set_host_sysctls(host_sysctls(point.transport.tcp))
+        net.set_rto_min(point.transport.rto_min_ms)
+        controller.wait_listening()
+        net.connect(ControllerAddress(_CONTROLLER_PORT))
+        controller.wait_ready()
+        yield _Running(point, work, folder, ovs, net, controller)
 
 
 def _idle_rtt_ms(up: _Running) -> float:

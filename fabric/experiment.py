@@ -196,7 +196,7 @@ class Transport(_Values):
         description="reno, cubic, bbr, dctcp or another kernel name",
         examples=["cubic"],
     )
-    rto_min_ms: float = Field(200, ge=1, le=10_000, description="a number from 1 to 10000", examples=[200])
+    rto_min_ms: int = Field(200, ge=1, le=10_000, description="a whole number from 1 to 10000", examples=[200])
 
 
 class ExperimentFile(_Values):

@@ -25,11 +25,11 @@ __all__ = ["Monitor"]
 _UNSUPPORTED = 2**64 - 1  # how a switch says that it does not count something
 
 
-class _Flush(event.EventBase):  # type: ignore[misc]
+class _Flush(event.EventBase):
     """Goes through an app's own queue: when it is handled, everything before it has been."""
 
 
-class Monitor(RyuApp):  # type: ignore[misc]
+class Monitor(RyuApp):
     """Readiness and counters, from OpenFlow alone."""
 
     OFP_VERSIONS = [ofproto_v1_3.OFP_VERSION]  # noqa: RUF012  (Ryu's own convention)
@@ -40,7 +40,7 @@ class Monitor(RyuApp):  # type: ignore[misc]
         setup = json.loads((self.folder / "controller.json").read_text())
         self.period_s = setup["poll_ms"] / 1000
         self.fabric = Fabric.from_json(json.loads((self.folder / "topology.json").read_text()))
-        self.datapaths: dict[int, Any] = {}
+        self.datapaths: Any = {}  # by dpid; Ryu's own objects
         self.barriers: set[int] | None = None
         self.round: dict[str, list[int | None]] = {}
         self.answered: set[int] = set()
@@ -52,7 +52,7 @@ class Monitor(RyuApp):  # type: ignore[misc]
         (self.folder / "listening").touch()
         return hub.spawn(self._poll)
 
-    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])  # type: ignore[misc]
+    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
     def on_state(self, ev: Any) -> None:
         """Keep the set of connected switches; start the readiness check when it is complete."""
         datapath = ev.datapath
@@ -85,7 +85,7 @@ class Monitor(RyuApp):  # type: ignore[misc]
             datapath = self.datapaths[dpid]
             datapath.send_msg(datapath.ofproto_parser.OFPBarrierRequest(datapath))
 
-    @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)  # type: ignore[misc]
+    @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
     def on_barrier(self, ev: Any) -> None:
         """Write `ready` when the last switch has answered."""
         if not self.barriers:
@@ -104,7 +104,7 @@ class Monitor(RyuApp):  # type: ignore[misc]
                 parser, proto = datapath.ofproto_parser, datapath.ofproto
                 datapath.send_msg(parser.OFPPortStatsRequest(datapath, 0, proto.OFPP_ANY))
 
-    @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)  # type: ignore[misc]
+    @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
     def on_port_stats(self, ev: Any) -> None:
         """Keep [transmitted bytes, packets, dropped, received bytes, packets, dropped] of each port of the fabric."""
         switch = self.fabric.switch_by_dpid.get(ev.msg.datapath.id)

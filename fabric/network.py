@@ -115,7 +115,7 @@ class Network:
         with self.inside(host):
             return read_sysctl(name)
 
-    def set_rto_min(self, rto_min_ms: float) -> None:
+    def set_rto_min(self, rto_min_ms: int) -> None:
         """Set TCP's minimum retransmission time-out on every host's route, and read it back."""
         for host in self.fabric.hosts:
             with self.inside(host.name), IPRoute() as netlink:
@@ -230,10 +230,9 @@ def _prepare(netlink: Any, channel: socket.socket, index: int, port: Port, shape
     netlink.link("set", index=index, state="up")
 
 
-def _set_rto_min(netlink: Any, host: Host, rto_min_ms: float) -> None:
-    wanted = round(rto_min_ms)
+def _set_rto_min(netlink: Any, host: Host, rto_min_ms: int) -> None:
     # TCP heeds the metric only where it is locked (tcp_rto_min in net/ipv4/tcp_output.c).
-    metrics = {"lock": 1 << _RTAX_RTO_MIN, "rto_min": wanted}
+    metrics = {"lock": 1 << _RTAX_RTO_MIN, "rto_min": rto_min_ms}
     route: dict[str, Any] = {
         "dst": "10.0.0.0", "dst_len": _ADDRESS_PREFIX, "oif": _indexes(netlink)[Port(host.name, 0).interface],
         "prefsrc": host.ip, "scope": "link",
@@ -244,8 +243,8 @@ def _set_rto_min(netlink: Any, host: Host, rto_min_ms: float) -> None:
         for item in netlink.get_routes(table=254, family=socket.AF_INET)
         if item["dst_len"] == _ADDRESS_PREFIX and item.get_attr("RTA_METRICS")
     ]
-    if got != [wanted]:
-        raise RunError(f"rto_min of {host.name}: asked for {wanted} ms, the route says {got}")
+    if got != [rto_min_ms]:
+        raise RunError(f"rto_min of {host.name}: asked for {rto_min_ms} ms, the route says {got}")
 
 
 def _indexes(netlink: Any) -> dict[str, int]:

@@ -427,7 +427,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a timeout of zero": (
         changed(more="transport: {rto_min_ms: 0}"),
-        "bad.yaml:6: transport.rto_min_ms: got 0; accepted: a number from 1 to 10000; write e.g. rto_min_ms: 200",
+        "bad.yaml:6: transport.rto_min_ms: got 0; accepted: a whole number from 1 to 10000; write e.g. rto_min_ms: 200",
     ),
     "the first of two errors": (
         changed(links="links: {mtu: 1}", more="seed: -1"),
