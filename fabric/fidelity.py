@@ -27,7 +27,9 @@ class Evidence:
     Shares are 0..1: `switch_busy` and `controller_busy` of one core, by the busiest thread in its worst second;
     `idle` of all cores in the worst second; `steal` likewise. `late_ms` is the sampler's 99th percentile of lateness,
     `missed` the share of its samples that it had to skip. `saturated_low` and `saturated_high` are the 5th and 95th
-    percentile, over links, of a saturated link's rate against its shaper. `unaccounted` is the share of packets that
+    percentile, over links, of a saturated link's rate against its shaper. `burst_frames` is the most that any link was
+    ahead of its rate over any stretch of time, in full frames: one is its bucket, more is the sampler's own lateness, or
+    packets that no shaper should have passed. `unaccounted` is the share of packets that
     went into a switch and neither left it nor were counted as dropped by a queue. `idle_hop_ms` is the idle latency
     per switch. `release_late` is how late the last rank began, as a share of the iteration, in the median iteration.
     """
@@ -40,6 +42,7 @@ class Evidence:
     missed: float | None = None
     saturated_low: float | None = None
     saturated_high: float | None = None
+    burst_frames: float | None = None
     unaccounted: float | None = None
     idle_hop_ms: float | None = None
     release_late: float | None = None
@@ -66,6 +69,7 @@ LIMITS = (
     Limit("missed", 0.02, 0.20, True, "the sampler missed {:.0%} of its samples"),
     Limit("saturated_low", 0.97, 0.93, False, "saturated links carried only {:.1%} of their rate"),
     Limit("saturated_high", 1.02, 1.05, True, "saturated links carried {:.1%} of their rate"),
+    Limit("burst_frames", 4.0, 6.0, True, "a link was {:.1f} frames ahead of its rate"),
     Limit("unaccounted", 0.0005, 0.005, True, "{:.2%} of the packets were lost outside any queue"),
     Limit("idle_hop_ms", 2.0, 6.0, True, "an idle switch took {:.1f} ms per packet"),
     Limit("release_late", 0.05, 0.20, True, "ranks began up to {:.0%} of an iteration late"),
@@ -108,11 +112,14 @@ def gather(
     mbps: Mapping[str, float],
     window: tuple[float, float],
     *,
+    frame: int,
     idle_rtt_ms: float,
     switches_on_path: int,
     release_late: float | None,
 ) -> Evidence:
-    """The evidence of one window (CLOCK_MONOTONIC seconds); `mbps` is each interface's configured rate."""
+    """The evidence of one window (CLOCK_MONOTONIC seconds); `mbps` is each interface's configured rate,
+    `frame` the size in bytes of a full one.
+    """
     seconds = _by_second(cpu, window)
     inside = (queues.t >= window[0]) & (queues.t <= window[1])
     late = queues.late_ms[inside]
@@ -126,6 +133,7 @@ def gather(
         missed=float(queues.missed[inside].sum() / (len(late) + queues.missed[inside].sum())) if len(late) else None,
         saturated_low=low,
         saturated_high=high,
+        burst_frames=_burst_frames(queues, mbps, frame, window),
         unaccounted=_unaccounted(queues, fabric),
         idle_hop_ms=idle_rtt_ms / 2 / max(1, switches_on_path),
         release_late=release_late,
@@ -170,6 +178,16 @@ def _saturated(queues: Queues, mbps: Mapping[str, float], window: tuple[float, f
     if not rates:
         return None, None
     return float(np.percentile(rates, 5)), float(np.percentile(rates, 95))
+
+
+def _burst_frames(queues: Queues, mbps: Mapping[str, float], frame: int, window: tuple[float, float]) -> float | None:
+    """The largest excess of bytes sent over rate x time, over all links and all stretches between two samples."""
+    inside = (queues.t >= window[0]) & (queues.t <= window[1])
+    if inside.sum() < 2:
+        return None
+    rate = np.array([mbps[name] for name in queues.interfaces]) * 1e6 / 8
+    ahead = queues.sent_bytes[inside] - rate * (queues.t[inside] - window[0])[:, np.newaxis]
+    return float((ahead - np.minimum.accumulate(ahead, axis=0)).max() / frame)
 
 
 def _unaccounted(queues: Queues, fabric: Fabric) -> float | None:

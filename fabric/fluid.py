@@ -123,12 +123,14 @@ def play(
     alpha_ms: float,
     background: Sequence[Sequence[Hashable]] = (),
     background_demand: Sequence[float | None] | None = None,
+    burst_bytes: int = 0,
 ) -> Played:
     """When each transfer would arrive if every flow had its max-min share at every moment.
 
     `path_of(src rank, dst rank, channel)` is the path of a connection, `capacity` Mb/s of payload, `background` the
     paths of flows that never end. A connection sends its transfers one after another; each arrives `alpha_ms` after its
-    last byte left. RequestError for a schedule that cannot be executed, or that a resource of capacity 0 blocks.
+    last byte left. Links are token buckets: a connection that was idle has earned up to `burst_bytes` of payload, which
+    pass at once. RequestError for a schedule that cannot be executed, or that a resource of capacity 0 blocks.
     """
     check_structure(schedule)
     if not 0 <= alpha_ms < float("inf"):
@@ -143,13 +145,21 @@ def play(
         present = np.concatenate((np.frombuffer(busy, dtype=np.bool_), always))
         return pipes.fill(present)[: len(paths)]
 
-    return _Player(schedule, rates, alpha_ms).run()
+    alone = [min(capacity[resource] for resource in path) if path else np.inf for path in paths]
+    return _Player(schedule, rates, alpha_ms, alone, burst_bytes * 8 / 1000).run()
 
 
 class _Player:
     """One play: which connections are busy, what they have left to send, and what is under way."""
 
-    def __init__(self, schedule: Schedule, rates: Callable[[bytes], Rates], alpha_ms: float) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        rates: Callable[[bytes], Rates],
+        alpha_ms: float,
+        alone: Sequence[float],
+        burst_kbit: float,
+    ) -> None:
         self._schedule = schedule
         self._rates = rates  # of every line, by which lines are busy: one byte each
         self._alpha_ms = alpha_ms
@@ -158,6 +168,10 @@ class _Player:
         self._sending = [-1] * len(lines)  # by line: the transfer that it sends, when busy
         self._busy = np.zeros(len(lines), dtype=np.bool_)
         self._kbit = np.zeros(len(lines))  # left to send: kilobits over Mb/s are ms
+        self._alone = alone  # by line: the rate at which its bucket fills while it is idle
+        self._burst_kbit = burst_kbit
+        self._credit_kbit = [burst_kbit] * len(lines)
+        self._idle_since = [0.0] * len(lines)
         self._flying: deque[tuple[float, int]] = deque()  # alpha is one for all: arrivals keep the order of departures
         self._end_ms = [0.0] * len(schedule.transfers)
         self._progress = Progress(schedule)
@@ -196,11 +210,23 @@ class _Player:
             line = self._line_of[number]
             self._sending[line] = number
             self._busy[line] = True
-            self._kbit[line] = self._schedule.transfers[number].nbytes * 8 / 1000
+            size = self._schedule.transfers[number].nbytes * 8 / 1000
+            self._kbit[line] = size - self._spend(line, size)
+
+    def _spend(self, line: int, size: float) -> float:
+        """Take from a line's bucket what it holds for `size`, all in kilobits."""
+        if not self._burst_kbit:
+            return 0.0
+        earned = self._alone[line] * (self._now - self._idle_since[line])
+        held = min(self._burst_kbit, self._credit_kbit[line] + earned)
+        spent = min(held, size)
+        self._credit_kbit[line] = held - spent
+        return spent
 
     def _leave(self, line: int) -> None:
         number = self._sending[line]
         self._busy[line] = False
+        self._idle_since[line] = self._now
         self._flying.append((self._now + self._alpha_ms, number))
         self._begin(self._progress.left(number))
 

@@ -33,11 +33,14 @@ def payload_mbps(mbps: float, mtu: int) -> float:
     return mbps * (mtu - TCP_IP_HEADERS) / (mtu + ETHERNET_HEADER)
 
 
-def ideal_ms(schedule: Schedule, *, alpha_ms: float, payload_mbps: float) -> float:
-    """How long a schedule takes on one ideal switch, a rank a host: only the hosts' own links limit; ms."""
+def ideal_ms(schedule: Schedule, *, alpha_ms: float, payload_mbps: float, burst_bytes: int = 0) -> float:
+    """How long a schedule takes on one ideal switch, a rank a host: only the hosts' own links limit; ms.
+
+    `burst_bytes` is the payload of the link's token bucket (see `fluid.play`); 0 gives the textbook's time.
+    """
     links = [(rank, way) for rank in range(schedule.ranks) for way in ("out", "in")]
     capacity: dict[Hashable, float] = {link: payload_mbps for link in links}
-    return play(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms).end_ms
+    return play(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms, burst_bytes=burst_bytes).end_ms
 
 
 def ring_allreduce_ms(ranks: int, nbytes: int, *, alpha_ms: float, payload_mbps: float) -> float:

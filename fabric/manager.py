@@ -45,6 +45,9 @@ def main() -> int:
     cfg.CONF.set_override("ofp_listen_host", LOOPBACK)
     cfg.CONF.set_override("ofp_tcp_listen_port", setup["port"])
     cfg.CONF.set_override("wsapi_host", LOOPBACK)
+    if setup["app"].endswith(".py"):
+        # Ryu takes a file with a syntax error for the name of a module, and then says that there is none.
+        compile(Path(setup["app"]).read_bytes(), setup["app"], "exec")
     manager = AppManager.get_instance()
     manager.load_apps([setup["app"], "fabric.monitor"])
     contexts = manager.create_contexts()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -38,18 +39,18 @@ def table(rows: Sequence[Row], title: str = "") -> Table:
     """Rows as a table; columns that no row fills are left out."""
     collective = any(row.collective for row in rows)
     load = any(row.load for row in rows)
-    shown = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False)
-    for name in ("variant", "seed"):
-        shown.add_column(name, overflow="fold", justify="left")
+    shown = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("variant", overflow="fold", min_width=12)
+    shown.add_column("seed", justify="right", no_wrap=True)
     if collective:
-        for name in ("size", "#wrong", "p50\nms", "p95\nms", "ideal\nms", "predicted\nms", "slowdown", "algbw\nMb/s", "busbw\nMb/s"):
-            shown.add_column(name, justify="right")
+        for name in ("size", "#wrong", "p50\nms", "p95\nms", "ideal\nms", "slow-\ndown", "pre-\ndicted", "algbw\nMb/s", "busbw\nMb/s"):
+            shown.add_column(name, justify="right", no_wrap=True)
     if load:
         for name in ("load\nMb/s", "share\nof NB"):
             shown.add_column(name, justify="right")
     if load and not collective:
-        shown.add_column("predicted\nshare", justify="right")
-    for name in ("drops", "retrans"):
+        shown.add_column("pre-\ndicted", justify="right")
+    for name in ("drops", "retr."):
         shown.add_column(name, justify="right")
     shown.add_column("fidelity")
     for row in rows:
@@ -62,8 +63,8 @@ def _cells(row: Row, collective: bool, load: bool) -> list[str]:
     if collective:
         cells += [
             size_label(row.nbytes) if row.nbytes else "-", "-" if row.wrong is None else str(row.wrong),
-            _number(row.p50_ms), _number(row.p95_ms), _number(row.ideal_ms), _number(row.predicted_ms),
-            _number(row.slowdown), _number(row.algbw_mbps), _number(row.busbw_mbps),
+            _number(row.p50_ms, 1), _number(row.p95_ms, 1), _number(row.ideal_ms, 1), _number(row.slowdown),
+            _number(row.predicted_ms, 1), _number(row.algbw_mbps), _number(row.busbw_mbps),
         ]  # fmt: skip
     if load:
         cells += [_number(row.load_goodput_mbps, 1), _number(row.load_share_of_nb, 3)]

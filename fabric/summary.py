@@ -19,7 +19,7 @@ from fabric.experiment import Point
 from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import max_min, play, share_of_nonblocking
 from fabric.graph import Fabric
-from fabric.ideal import algbw_mbps, busbw_mbps, ideal_ms
+from fabric.ideal import ETHERNET_HEADER, TCP_IP_HEADERS, algbw_mbps, busbw_mbps, ideal_ms
 from fabric.results import Row
 from fabric.schedule import Schedule
 from fabric.telemetry import Queues, read_cpu, read_queues
@@ -103,7 +103,7 @@ def describe_load(point: Point) -> str | None:
 
 def _asked(point: Point, seen: Recorded) -> Row:
     links, collective = point.links, point.collective
-    frame = links.mtu + 14
+    frame = links.mtu + ETHERNET_HEADER
     cpu = read_cpu(seen.folder / "telemetry" / "cpu.jsonl")
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
@@ -135,7 +135,7 @@ def _collective_row(
     window = (measured[0]["release"], measured[-1]["release"] + times[-1] / 1000)
     payload = seen.network["payload_mbps"]
     p50 = float(np.median(times))
-    ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload)
+    ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, burst_bytes=_burst_bytes(point))
     predicted = _predicted_ms(point, work, seen, schedule, alpha_ms)
     wrong = sum(record["wrong"] for record in measured)
     row = replace(
@@ -204,8 +204,13 @@ def _predicted_ms(point: Point, work: Workload, seen: Recorded, schedule: Schedu
     alpha = alpha_ms + per_switch * float(np.mean([len(path) - 2 for path in paths.values()]))
     return play(
         schedule, lambda src, dst, channel: paths[src, dst, channel], _capacity(seen), alpha,
-        background, [flow.mbps for flow in work.flows],
+        background, [flow.mbps for flow in work.flows], _burst_bytes(point),
     ).end_ms  # fmt: skip
+
+
+def _burst_bytes(point: Point) -> int:
+    """The payload of a shaper's bucket, which holds one full frame."""
+    return point.links.mtu - TCP_IP_HEADERS
 
 
 def _switches_between_ends(fabric: Fabric, seen: Recorded) -> int:
@@ -257,7 +262,7 @@ def _judged(
         return _refused(row, refused)
     evidence: Evidence = gather(
         seen.queues, read_cpu(seen.folder / "telemetry" / "cpu.jsonl"), point.fabric, seen.mbps, window,
-        idle_rtt_ms=seen.network["idle_rtt_ms"], switches_on_path=_switches_between_ends(point.fabric, seen),
+        frame=point.links.mtu + ETHERNET_HEADER, idle_rtt_ms=seen.network["idle_rtt_ms"], switches_on_path=_switches_between_ends(point.fabric, seen),
         release_late=release_late,
     )  # fmt: skip
     faults = []

@@ -1,0 +1,206 @@
+"""Real networks for tests: one brought up in this process, or the command line run as a person would.
+
+Each begins by waiting until no other run is on the machine, for two at once would falsify each other; what another run
+has left behind is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabric.graph import Fabric
+from fabric.kernel import read_sysctl
+
+DEADLINE_S = 60.0
+BUSY_DEADLINE_S = 240.0
+COMMAND = (sys.executable, "-c", "from fabric.cli import main; main()")
+SYSCTLS = (
+    "net.core.wmem_default", "net.core.rmem_default", "net.ipv4.tcp_allowed_congestion_control",
+    "net.ipv4.tcp_congestion_control", "net.ipv4.ip_forward", "net.ipv6.conf.all.disable_ipv6",
+)  # fmt: skip
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Return when the condition holds; fail, naming it, when it does not within the deadline."""
+    until = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < until, f"{what}: not within {deadline_s:.0f} s"
+        time.sleep(0.02)
+
+
+def marked(owner: int | None = None) -> dict[int, str]:
+    """Processes that carry the mark of a sandbox, of one owner or of any: their command lines by pid."""
+    from fabric.sandbox import MARK
+
+    wanted = f"{MARK}={owner or ''}".encode()
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "environ").read_bytes().split(b"\0")
+            if any(word == wanted if owner else word.startswith(wanted) for word in words):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return found
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """What a run may not change for good: interfaces of this namespace, sysctls, state folders, processes."""
+
+    interfaces: frozenset[str]
+    sysctls: tuple[str, ...]
+    folders: frozenset[str]
+    processes: frozenset[int]
+
+
+def machine_state() -> MachineState:
+    """The machine as it is now, seen from this thread's network namespace."""
+    from fabric.sandbox import STATE_ROOT
+
+    links = json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout)
+    return MachineState(
+        frozenset(link["ifname"] for link in links),
+        tuple(read_sysctl(name) for name in SYSCTLS),
+        frozenset(path.name for path in STATE_ROOT.glob("[0-9]*")),
+        frozenset(marked()),
+    )
+
+
+def nobody_runs() -> bool:
+    """Whether no run holds the lock of this machine."""
+    from fabric.sandbox import STATE_ROOT
+
+    STATE_ROOT.mkdir(parents=True, exist_ok=True)
+    with open(STATE_ROOT / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.fixture
+def wait() -> Callable[..., None]:
+    """`wait(condition, "what")` with a deadline."""
+    return wait_for
+
+
+@pytest.fixture
+def state() -> Callable[[], MachineState]:
+    """`state()` is what a run may not change for good."""
+    return machine_state
+
+
+@pytest.fixture(scope="session")
+def own_machine() -> Callable[[], None]:
+    """Returns once no other run is on the machine."""
+    return lambda: wait_for(nobody_runs, "the end of the run that somebody else has on this machine", BUSY_DEADLINE_S)
+
+
+@pytest.fixture(scope="session")
+def bring_up(own_machine: Callable[[], None]) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """`with bring_up(fabric, shape) as net:` — a network in this process, its switches alive but without rules."""
+
+    @contextlib.contextmanager
+    def up(fabric: Fabric, shape: Any) -> Iterator[Any]:
+        from fabric.emulation import machine_sysctls
+        from fabric.network import ControllerAddress, network
+        from fabric.ovs import best_datapath, private_ovs
+        from fabric.sandbox import sandbox
+
+        own_machine()
+        with sandbox() as place:
+            place.set_machine_sysctls(machine_sysctls("cubic"))
+            folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
+            with place.namespace(), private_ovs(folder, best_datapath()) as ovs:
+                with network(fabric, dict.fromkeys(fabric.scale, shape), ovs) as net:
+                    net.connect(ControllerAddress(6653))
+                    yield net
+
+    return up
+
+
+@dataclass
+class Fabriclab:
+    """The command line, in a folder of its own; `started` are the runs that are still to be ended."""
+
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def file(self, text: str, name: str = "tiny.yaml") -> Path:
+        """Write an experiment file."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start the command in a process group of its own, with SIGINT as a shell would leave it."""
+        process = subprocess.Popen(
+            [*COMMAND, *words], cwd=self.folder, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "COLUMNS": "200"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        """Wait for its end and take what it printed."""
+        out, err = process.communicate(timeout=DEADLINE_S)
+        self.started.remove(process)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        return self.finish(self.start(*words))
+
+    def run(self, text: str, *words: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        """Run an experiment, which succeeds, and return what it printed and its run folder."""
+        out = Path(tempfile.mkdtemp(dir=self.folder, prefix="out-"))
+        done = self.call("run", str(self.file(text)), "--json", "--out", str(out), *words)
+        assert done.returncode == 0, done.stderr
+        (folder,) = out.iterdir()
+        return done, folder
+
+    def end(self) -> None:
+        """Stop what a test left running, and clean after it."""
+        for process in self.started:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def module_fabriclab(
+    tmp_path_factory: pytest.TempPathFactory, own_machine: Callable[[], None]
+) -> Iterator[Fabriclab]:
+    """The command line, for runs that several tests look at."""
+    own_machine()
+    made = Fabriclab(tmp_path_factory.mktemp("cli"))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def fabriclab(tmp_path: Path, own_machine: Callable[[], None]) -> Iterator[Fabriclab]:
+    """The command line."""
+    own_machine()
+    made = Fabriclab(tmp_path)
+    yield made
+    made.end()

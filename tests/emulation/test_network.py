@@ -1,0 +1,200 @@
+"""A network is what was asked, or says where it is not; and nothing of it is left, in no place but its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from fabric.graph import Port
+from fabric.kernel import inside_namespace, namespace_of
+from topologies.fat_tree import fat_tree
+from topologies.single_switch import single_switch
+
+pytestmark = pytest.mark.emulation
+
+# what is done to interface {0}, how it is undone, and what the network says of it in between
+TAMPERINGS = {
+    "qdisc deleted": (
+        "tc qdisc del dev {0} root",
+        "tc qdisc add dev {0} root handle 1: htb default 1 && "
+        "tc class add dev {0} parent 1: classid 1:1 htb rate 20mbit burst 9014 cburst 9014 mtu 9014 && "
+        "tc qdisc add dev {0} parent 1:1 handle 10: pfifo limit 50",
+        "{0}: no shaper of ours",
+    ),
+    "queue longer": (
+        "tc qdisc change dev {0} parent 1:1 handle 10: pfifo limit 51",
+        "tc qdisc change dev {0} parent 1:1 handle 10: pfifo limit 50",
+        "{0}: queue 51 packets instead of 50 packets",
+    ),
+    "queue in bytes": (
+        "tc qdisc replace dev {0} parent 1:1 handle 11: bfifo limit 450700",
+        "tc qdisc replace dev {0} parent 1:1 handle 10: pfifo limit 50",
+        "{0}: queue 450700 bytes instead of 50 packets",
+    ),
+    "rate raised": (
+        "tc class change dev {0} parent 1: classid 1:1 htb rate 21mbit burst 9014 cburst 9014 mtu 9014",
+        "tc class change dev {0} parent 1: classid 1:1 htb rate 20mbit burst 9014 cburst 9014 mtu 9014",
+        "{0}: mbps 21 instead of 20",
+    ),
+    "may borrow": (
+        "tc class change dev {0} parent 1: classid 1:1 htb rate 20mbit ceil 40mbit burst 9014 cburst 9014 mtu 9014",
+        "tc class change dev {0} parent 1: classid 1:1 htb rate 20mbit burst 9014 cburst 9014 mtu 9014",
+        "{0}: no shaper of ours",
+    ),
+    "burst raised": (
+        "tc class change dev {0} parent 1: classid 1:1 htb rate 20mbit burst 64kb cburst 9014 mtu 9014",
+        "tc class change dev {0} parent 1: classid 1:1 htb rate 20mbit burst 9014 cburst 9014 mtu 9014",
+        "{0}: burst 65536 bytes, more than one frame of 9014",
+    ),
+    "mtu changed": ("ip link set {0} mtu 1500", "ip link set {0} mtu 9000", "{0}: mtu 1500 instead of 9000"),
+    "gro on": ("ethtool -K {0} gro on", "ethtool -K {0} gro off", "{0}: offload gro is on"),
+    "checksums left to the device": (
+        "ethtool -K {0} tx on", "ethtool -K {0} tx off", "{0}: offload tx-checksum is on",
+    ),
+    "renamed": (
+        "ip link set {0} down && ip link set {0} name elsewhere",
+        "ip link set elsewhere name {0} && ip link set {0} up",
+        "{0}: no such interface",
+    ),
+}  # fmt: skip
+
+
+def shape() -> Any:
+    """20 Mb/s, jumbo frames, 50 packets of queue."""
+    from fabric.links import Shape
+
+    return Shape(20, 9000, 50)
+
+
+@pytest.fixture(scope="module")
+def net(bring_up: Any) -> Iterator[Any]:
+    """A small fabric whose interfaces are tampered with one by one, and put right again."""
+    with bring_up(single_switch(2), shape()) as running:
+        yield running
+
+
+def inside(net: Any, port: Port) -> Any:
+    """The namespace that an interface is in."""
+    return net.inside(port.node) if port.node in net.fabric.host_by_name else ExitStack()
+
+
+def shell(command: str) -> str:
+    """What a command prints, run in this thread's namespace; it succeeds."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+def test_every_interface_is_what_was_asked_by_the_tools_own_words(bring_up: Any) -> None:
+    """All 96 interfaces of a fat-tree, by tc, ip and ethtool: rate, burst, queue, MTU, no offload, nothing unshaped."""
+    fabric = fat_tree(4)
+    with bring_up(fabric, shape()) as net:
+        assert net.read_back() == []
+        for port in fabric.peer:
+            with inside(net, port):
+                name = port.interface
+                (rate,) = shell(f"tc class show dev {name}").strip().splitlines()
+                assert re.search(r"class htb 1:1 root .*rate 20Mbit ceil 20Mbit burst 90\d\db cburst 90\d\db", rate), rate
+                htb, queue = json.loads(shell(f"tc -s -j qdisc show dev {name}"))
+                assert (htb["kind"], htb["options"]["direct_packets_stat"]) == ("htb", 0)
+                assert (queue["kind"], queue["parent"], queue["options"]["limit"]) == ("pfifo", "1:1", 50)
+                (link,) = json.loads(shell(f"ip -j link show {name}"))
+                assert link["mtu"] == 9000 and "UP" in link["flags"]
+                assert not re.findall(r"^(?:tcp-seg|generic-|tx-check|scatter)\S*: on$", shell(f"ethtool -k {name}"), re.M)
+
+
+def test_addresses_and_neighbours_are_static(net: Any) -> None:
+    """A host has its own address and knows every other's, so that nothing on the fabric needs a broadcast."""
+    here, other = net.fabric.hosts
+    with net.inside(here.name):
+        (found,) = [item for item in json.loads(shell("ip -j -4 addr show dev h0-eth0")) if item]
+        assert found["addr_info"][0]["local"] == here.ip and found["address"] == here.mac
+        (neighbour,) = json.loads(shell("ip -j neigh"))
+        assert (neighbour["dst"], neighbour["lladdr"], neighbour["state"]) == (other.ip, other.mac, ["PERMANENT"])
+
+
+@pytest.mark.parametrize("port", [Port("s0", 2), Port("h0", 0)], ids=["switch", "host"])
+@pytest.mark.parametrize("what", TAMPERINGS)
+def test_tampering_with_an_interface_is_noticed(net: Any, port: Port, what: str) -> None:
+    """Changed by the machine's own tools: read-back names the interface, what it is and what was asked."""
+    change, undo, said = (text.format(port.interface) for text in TAMPERINGS[what])
+    assert net.read_back() == []
+    with inside(net, port):
+        shell(change)
+    try:
+        assert net.read_back() == [said]
+    finally:
+        with inside(net, port):
+            shell(undo)
+    assert net.read_back() == []
+
+
+def test_a_queue_limited_in_bytes_is_built_and_read_back(bring_up: Any) -> None:
+    """The limit in bytes is what tc shows."""
+    from fabric.links import Shape
+
+    with bring_up(single_switch(2), Shape(10, 1500, queue_bytes=75_700)) as net:
+        assert net.read_back() == []
+        _, queue = json.loads(shell("tc -j qdisc show dev s0-eth1"))
+    assert (queue["kind"], queue["options"]["limit"]) == ("bfifo", 75_700)
+
+
+def test_a_network_is_in_a_place_of_its_own_and_leaves_none(bring_up: Any, state: Any) -> None:
+    """While it is up the machine's own namespace has the interfaces it had; afterwards all is as it was before."""
+    home = namespace_of()
+    before = state()
+    with bring_up(fat_tree(2), shape()) as net:
+        ours = {port.interface for port in net.fabric.peer}
+        here = state()
+        assert {port.interface for port in net.fabric.peer if port.node in net.fabric.switch_by_name} <= here.interfaces
+        assert here.folders - before.folders and here.processes - before.processes
+        with inside_namespace(home):
+            assert state().interfaces == before.interfaces
+            assert not ours & before.interfaces
+    assert namespace_of_thread() == namespace_of_descriptor(home)
+    assert state() == before
+
+
+def test_an_error_inside_takes_the_network_down_as_well(bring_up: Any, state: Any) -> None:
+    """The block raises: processes, sysctls, interfaces and state folder are gone all the same."""
+    before = state()
+    with pytest.raises(ZeroDivisionError), bring_up(single_switch(2), shape()):
+        raise ZeroDivisionError
+    assert state() == before
+
+
+def test_values_set_in_hosts_are_read_back(net: Any) -> None:
+    """Sysctls and TCP's minimum timeout are those of every host, and not of the machine."""
+    from fabric.kernel import read_sysctl
+
+    outside = read_sysctl("net.ipv4.tcp_no_metrics_save")
+    net.set_host_sysctls({"net.ipv4.tcp_no_metrics_save": "1", "net.ipv4.tcp_congestion_control": "reno"})
+    net.set_rto_min(50)
+    for host in net.fabric.hosts:
+        assert net.host_sysctl(host.name, "net.ipv4.tcp_no_metrics_save") == "1"
+        assert net.host_sysctl(host.name, "net.ipv4.tcp_congestion_control") == "reno"
+        with net.inside(host.name):
+            assert "rto_min lock 50ms" in shell("ip route show 10.0.0.0/8")
+    assert read_sysctl("net.ipv4.tcp_no_metrics_save") == outside
+
+
+def namespace_of_thread() -> int:
+    """The inode of this thread's network namespace."""
+    import os
+
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def namespace_of_descriptor(descriptor: int) -> int:
+    """The inode of a namespace, whose descriptor is closed by it."""
+    import os
+
+    inode = os.fstat(descriptor).st_ino
+    os.close(descriptor)
+    return inode
