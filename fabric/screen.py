@@ -35,44 +35,48 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def table(rows: Sequence[Row], title: str = "") -> Table:
-    """Rows as a table; columns that no row fills are left out."""
-    collective = any(row.collective for row in rows)
-    load = any(row.load for row in rows)
-    shown = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("variant", overflow="fold", min_width=12)
-    shown.add_column("seed", justify="right", no_wrap=True)
-    if collective:
-        for name in ("size", "#wrong", "p50\nms", "p95\nms", "ideal\nms", "slow-\ndown", "pre-\ndicted", "algbw\nMb/s", "busbw\nMb/s"):
-            shown.add_column(name, justify="right", no_wrap=True)
-    if load:
-        for name in ("load\nMb/s", "share\nof NB"):
-            shown.add_column(name, justify="right")
-    if load and not collective:
-        shown.add_column("pre-\ndicted", justify="right")
-    for name in ("drops", "retr."):
-        shown.add_column(name, justify="right")
-    shown.add_column("fidelity")
+_NARROW = 100  # columns; below, the figures that can be derived from others are left to rows.csv
+
+
+def table(rows: Sequence[Row], width: int = _NARROW) -> Table:
+    """Rows as a table that fits `width` columns; columns that no row fills are left out."""
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = _columns(rows, width)
+    for name in columns:
+        shown.add_column(name, justify="left" if name in ("variant", "fidelity") else "right", no_wrap=name != "variant")
     for row in rows:
-        shown.add_row(*_cells(row, collective, load))
+        cells = _cells(row)
+        shown.add_row(*(cells[name] for name in columns))
     return shown
 
 
-def _cells(row: Row, collective: bool, load: bool) -> list[str]:
-    cells = [row.variant, str(row.seed)]
+def _columns(rows: Sequence[Row], width: int) -> list[str]:
+    wide = width >= _NARROW
+    collective, load = any(row.collective for row in rows), any(row.load for row in rows)
+    columns = ["variant", "seed"]
     if collective:
-        cells += [
-            size_label(row.nbytes) if row.nbytes else "-", "-" if row.wrong is None else str(row.wrong),
-            _number(row.p50_ms, 1), _number(row.p95_ms, 1), _number(row.ideal_ms, 1), _number(row.slowdown),
-            _number(row.predicted_ms, 1), _number(row.algbw_mbps), _number(row.busbw_mbps),
-        ]  # fmt: skip
+        columns += ["size", "#wrong", "p50\nms", *(["p95\nms"] if wide else []), "ideal\nms", "slow-\ndown"]
+        columns += ["predic-\nted ms", "algbw\nMb/s"] if wide else []
+        columns += ["busbw\nMb/s"]
     if load:
-        cells += [_number(row.load_goodput_mbps, 1), _number(row.load_share_of_nb, 3)]
-    if load and not collective:
-        cells.append(_number(row.load_share_predicted, 3))
-    cells += ["-" if count is None else str(count) for count in (row.drops, row.retransmits)]
+        columns += [*(["load\nMb/s"] if wide or not collective else []), "share\nof NB"]
+        columns += [] if collective else ["predic-\nted"]
+    return [*columns, *(["drops", "re-\ntrans"] if wide or not collective else []), "fidelity"]
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """The text of every column that a table may show."""
     colour = _COLOURS[row.fidelity]
-    return [*cells, f"[{colour}]{row.fidelity or 'refused'}[/]"]
+    return {
+        "variant": row.variant, "seed": str(row.seed), "size": size_label(row.nbytes) if row.nbytes else "-",
+        "#wrong": _number(row.wrong, 0), "p50\nms": _number(row.p50_ms, 1), "p95\nms": _number(row.p95_ms, 1),
+        "ideal\nms": _number(row.ideal_ms, 1), "slow-\ndown": _number(row.slowdown),
+        "predic-\nted ms": _number(row.predicted_ms, 1), "algbw\nMb/s": _number(row.algbw_mbps),
+        "busbw\nMb/s": _number(row.busbw_mbps), "load\nMb/s": _number(row.load_goodput_mbps, 1),
+        "share\nof NB": _number(row.load_share_of_nb, 3), "predic-\nted": _number(row.load_share_predicted, 3),
+        "drops": _number(row.drops, 0), "re-\ntrans": _number(row.retransmits, 0),
+        "fidelity": f"[{colour}]{row.fidelity or 'refused'}[/]",
+    }  # fmt: skip
 
 
 class Screen:
@@ -118,7 +122,7 @@ class Screen:
 
     def closing(self, folder: str) -> None:
         """The whole table, why rows are not PASS, and where everything lies."""
-        self.console.print(table(self.done))
+        self.console.print(table(self.done, self.console.width))
         self.console.print(verdicts(self.done), highlight=False)
         for reason, count in _reasons(self.done).most_common(5):
             self.console.print(f"  {count} x {reason}", highlight=False, markup=False)

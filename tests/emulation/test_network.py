@@ -72,9 +72,9 @@ def shape() -> Any:
     return Shape(20, 9000, 50)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def net(bring_up: Any) -> Iterator[Any]:
-    """A small fabric whose interfaces are tampered with one by one, and put right again."""
+    """A network of two hosts, for one test alone."""
     with bring_up(single_switch(2), shape()) as running:
         yield running
 
