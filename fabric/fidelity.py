@@ -6,13 +6,13 @@ calibrated by experiments/fidelity-ladder.yaml: links from 5 to 100 Mb/s under o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fabric.graph import Fabric
-from fabric.telemetry import CpuSample, Queues, utilisation
+from fabric.telemetry import CpuSample, Ints, Queues, utilisation
 
 __all__ = ["LIMITS", "Evidence", "Limit", "Verdict", "gather", "judge"]
 
@@ -24,8 +24,9 @@ _SECOND = 1.0
 class Evidence:
     """What the machine did during the measured window; None where there was nothing to judge.
 
-    Shares are 0..1: `switch_busy` and `controller_busy` of one core, by the busiest thread in its worst second;
-    `idle` of all cores in the worst second; `steal` likewise. `late_ms` is the sampler's 99th percentile of lateness,
+    `switch_delay` is how long a packet stays inside a switch on average, before any queue, as a share of a full frame's
+    time on a link: by Little's law, packets inside over packets per second. Shares are 0..1: `controller_busy` of one
+    core, by its busiest thread in its worst second; `steal` of all cores likewise. `late_ms` is the sampler's 99th percentile of lateness,
     `missed` the share of its samples that it had to skip. `saturated_low` and `saturated_high` are the 5th and 95th
     percentile, over links, of a saturated link's rate against its shaper. `burst_frames` is the most that any link was
     ahead of its rate over any stretch of time, in full frames: one is its bucket, more is the sampler's own lateness, or
@@ -34,9 +35,8 @@ class Evidence:
     per switch. `release_late` is how late the last rank began, as a share of the iteration, in the median iteration.
     """
 
-    switch_busy: float | None = None
+    switch_delay: float | None = None
     controller_busy: float | None = None
-    idle: float | None = None
     steal: float | None = None
     late_ms: float | None = None
     missed: float | None = None
@@ -59,12 +59,14 @@ class Limit:
     words: str
 
 
-# A saturated ovs-vswitchd thread is the usual end of a userspace fabric, and an average over cores hides it.
+# There is no limit on the switch thread's share of a core, on purpose. The userspace datapath looks at every port in each
+# turn of its loop, and takes more packets a turn when more are there: on the ladder it uses 98 % of a core at 10 Mb/s a
+# link, where it carries 0.995 of the ideal, and the same at 50 Mb/s, where it carries 0.65. What tells the two apart is
+# how long packets wait inside it: 0.1 and 10 frame times.
 LIMITS = (
-    Limit("switch_busy", 0.70, 0.90, True, "the busiest switch thread used {:.0%} of a core"),
+    Limit("switch_delay", 0.5, 1.0, True, "packets waited {:.2f} frame times inside a switch"),
     Limit("controller_busy", 0.70, 0.90, True, "the controller's thread used {:.0%} of a core"),
-    Limit("idle", 0.10, 0.03, False, "only {:.0%} of the processors was idle in the worst second"),
-    Limit("steal", 0.05, 0.15, True, "the hypervisor took {:.0%} of the processors in the worst second"),
+    Limit("steal", 0.10, 0.25, True, "the hypervisor took {:.0%} of the processors in the worst second"),
     Limit("late_ms", 25.0, 100.0, True, "the sampler came {:.0f} ms late"),
     Limit("missed", 0.02, 0.20, True, "the sampler missed {:.0%} of its samples"),
     Limit("saturated_low", 0.97, 0.93, False, "saturated links carried only {:.1%} of their rate"),
@@ -125,9 +127,8 @@ def gather(
     late = queues.late_ms[inside]
     low, high = _saturated(queues, mbps, window)
     return Evidence(
-        switch_busy=_worst(seconds, lambda sample: _busy(sample, "switch")),
+        switch_delay=_switch_delay(queues, fabric, window, frame * 8e-6 / max(mbps.values())),
         controller_busy=_worst(seconds, lambda sample: _busy(sample, "controller")),
-        idle=-_worst(seconds, lambda sample: -sample.idle) if seconds else None,  # type: ignore[operator]
         steal=_worst(seconds, lambda sample: sample.steal),
         late_ms=float(np.percentile(late, 99)) if len(late) else None,
         missed=float(queues.missed[inside].sum() / (len(late) + queues.missed[inside].sum())) if len(late) else None,
@@ -155,10 +156,10 @@ def _by_second(cpu: Sequence[CpuSample], window: tuple[float, float]) -> list[li
     return full or list(groups.values())
 
 
-def _worst(seconds: Sequence[Sequence[CpuSample]], value: object) -> float | None:
+def _worst(seconds: Sequence[Sequence[CpuSample]], value: Callable[[CpuSample], float]) -> float | None:
     if not seconds:
         return None
-    return max(float(np.mean([value(sample) for sample in second])) for second in seconds)  # type: ignore[operator]
+    return max(float(np.mean([value(sample) for sample in second])) for second in seconds)
 
 
 def _saturated(queues: Queues, mbps: Mapping[str, float], window: tuple[float, float]) -> tuple[float | None, float | None]:
@@ -190,16 +191,33 @@ def _burst_frames(queues: Queues, mbps: Mapping[str, float], frame: int, window:
     return float((ahead - np.minimum.accumulate(ahead, axis=0)).max() / frame)
 
 
+def _inside(queues: Queues, fabric: Fabric) -> tuple[Ints, Ints]:
+    """Packets that have gone into switches, and how many of them are still inside, before any queue; [S] each."""
+    column = {name: index for index, name in enumerate(queues.interfaces)}
+    ports = [port for switch in fabric.switches for port in fabric.ports_of[switch.name]]
+    into = queues.sent_packets[:, [column[fabric.peer[port].interface] for port in ports]].sum(axis=1)
+    left = queues.sent_packets + queues.drops + queues.backlog_packets
+    out = left[:, [column[port.interface] for port in ports]].sum(axis=1)
+    entered = into - into[0]
+    return entered, entered - (out - out[0])
+
+
+def _switch_delay(queues: Queues, fabric: Fabric, window: tuple[float, float], frame_s: float) -> float | None:
+    """Little's law: the mean number of packets inside the switches, over their rate, in frame times of the fastest link.
+
+    Lost packets stay inside for this count, so losses outside queues make it worse, as they should.
+    """
+    chosen = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
+    if len(chosen) < 2:
+        return None
+    entered, inside = _inside(queues, fabric)
+    rate = (entered[chosen[-1]] - entered[chosen[0]]) / (queues.t[chosen[-1]] - queues.t[chosen[0]])
+    return float(max(0.0, inside[chosen].mean()) / rate / frame_s) if rate > 0 else None
+
+
 def _unaccounted(queues: Queues, fabric: Fabric) -> float | None:
-    """Packets into switches minus packets out of them, queued, or dropped by a queue; a share of those in."""
+    """Packets into switches that neither left them nor stand in a queue at the end; a share of those in."""
     if len(queues.t) < 2:
         return None
-    column = {name: index for index, name in enumerate(queues.interfaces)}
-    sent = queues.sent_packets[-1] - queues.sent_packets[0]
-    gone = sent + (queues.drops[-1] - queues.drops[0]) + (queues.backlog_packets[-1] - queues.backlog_packets[0])
-    into = out = 0
-    for switch in fabric.switches:
-        for port in fabric.ports_of[switch.name]:
-            into += int(sent[column[fabric.peer[port].interface]])
-            out += int(gone[column[port.interface]])
-    return max(0.0, (into - out) / into) if into else None
+    entered, inside = _inside(queues, fabric)
+    return max(0.0, float(inside[-1] / entered[-1])) if entered[-1] else None

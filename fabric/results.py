@@ -80,6 +80,7 @@ class Row:
     correct: bool | None = None
     datapath: str
     bdp_packets: float | None = None
+    switch_delay: float | None = None
     telemetry_core_share: float | None = None
     fidelity: str | None = None
     fidelity_reasons: tuple[str, ...] = ()

@@ -271,7 +271,7 @@ def _judged(
     if seen.queues.gone:
         faults.append(f"interfaces vanished while it ran: {', '.join(seen.queues.gone[:3])}")
     verdict = judge(evidence, faults)
-    return replace(row, fidelity=verdict.level, fidelity_reasons=verdict.reasons)
+    return replace(row, fidelity=verdict.level, fidelity_reasons=verdict.reasons, switch_delay=evidence.switch_delay)
 
 
 def _refused(row: Row, reason: str) -> Row:

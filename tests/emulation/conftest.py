@@ -27,6 +27,8 @@ from fabric.kernel import read_sysctl
 
 DEADLINE_S = 60.0
 BUSY_DEADLINE_S = 240.0
+BUSY = "another run is using this machine"
+OTHERS = "the end of the run that somebody else has on this machine"
 COMMAND = (sys.executable, "-c", "from fabric.cli import main; main()")
 SYSCTLS = (
     "net.core.wmem_default", "net.core.rmem_default", "net.ipv4.tcp_allowed_congestion_control",
@@ -79,8 +81,9 @@ def machine_state() -> MachineState:
     )
 
 
-def nobody_runs() -> bool:
-    """Whether no run holds the lock of this machine."""
+@contextlib.contextmanager
+def lock_held() -> Iterator[bool]:
+    """Whether no run holds the lock of this machine; none begins within the block then."""
     from fabric.sandbox import STATE_ROOT
 
     STATE_ROOT.mkdir(parents=True, exist_ok=True)
@@ -88,8 +91,29 @@ def nobody_runs() -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-    return True
+            yield False
+        else:
+            yield True
+
+
+def nobody_runs() -> bool:
+    """Whether no run is on this machine now."""
+    with lock_held() as held:
+        return held
+
+
+def quiet_state() -> MachineState:
+    """The machine's state between two runs."""
+    found: list[MachineState] = []
+
+    def look() -> bool:
+        with lock_held() as held:
+            if held:
+                found.append(machine_state())
+        return held
+
+    wait_for(look, OTHERS, BUSY_DEADLINE_S)
+    return found[0]
 
 
 @pytest.fixture
@@ -100,18 +124,43 @@ def wait() -> Callable[..., None]:
 
 @pytest.fixture
 def state() -> Callable[[], MachineState]:
-    """`state()` is what a run may not change for good."""
+    """`state()` is what a run may not change for good, looked at while there is none."""
+    return quiet_state
+
+
+@pytest.fixture
+def state_now() -> Callable[[], MachineState]:
+    """`state_now()` is the same in the middle of a run."""
     return machine_state
 
 
-@pytest.fixture(scope="session")
-def own_machine() -> Callable[[], None]:
-    """Returns once no other run is on the machine."""
-    return lambda: wait_for(nobody_runs, "the end of the run that somebody else has on this machine", BUSY_DEADLINE_S)
+@contextlib.contextmanager
+def own_sandbox() -> Iterator[Any]:
+    """A sandbox, as soon as nobody else has one."""
+    from fabric.errors import MachineError
+    from fabric.sandbox import sandbox
+
+    until = time.monotonic() + BUSY_DEADLINE_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            wait_for(nobody_runs, OTHERS, until - time.monotonic())
+            try:
+                place = stack.enter_context(sandbox())
+                break
+            except MachineError as err:  # somebody was faster
+                if BUSY not in str(err):
+                    raise
+        yield place
 
 
 @pytest.fixture(scope="session")
-def bring_up(own_machine: Callable[[], None]) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+def alone() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """`with alone() as place:` — a sandbox in this process."""
+    return own_sandbox
+
+
+@pytest.fixture(scope="session")
+def bring_up() -> Callable[..., contextlib.AbstractContextManager[Any]]:
     """`with bring_up(fabric, shape) as net:` — a network in this process, its switches alive but without rules."""
 
     @contextlib.contextmanager
@@ -119,10 +168,8 @@ def bring_up(own_machine: Callable[[], None]) -> Callable[..., contextlib.Abstra
         from fabric.emulation import machine_sysctls
         from fabric.network import ControllerAddress, network
         from fabric.ovs import best_datapath, private_ovs
-        from fabric.sandbox import sandbox
 
-        own_machine()
-        with sandbox() as place:
+        with own_sandbox() as place:
             place.set_machine_sysctls(machine_sysctls("cubic"))
             folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
             with place.namespace(), private_ovs(folder, best_datapath()) as ovs:
@@ -169,7 +216,12 @@ class Fabriclab:
     def run(self, text: str, *words: str) -> tuple[subprocess.CompletedProcess[str], Path]:
         """Run an experiment, which succeeds, and return what it printed and its run folder."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix="out-"))
-        done = self.call("run", str(self.file(text)), "--json", "--out", str(out), *words)
+        command = ("run", str(self.file(text)), "--json", "--out", str(out), *words)
+        until = time.monotonic() + BUSY_DEADLINE_S
+        done = self.call(*command)
+        while done.returncode == 3 and BUSY in done.stderr:
+            wait_for(nobody_runs, OTHERS, until - time.monotonic())
+            done = self.call(*command)
         assert done.returncode == 0, done.stderr
         (folder,) = out.iterdir()
         return done, folder
@@ -187,20 +239,16 @@ class Fabriclab:
 
 
 @pytest.fixture(scope="module")
-def module_fabriclab(
-    tmp_path_factory: pytest.TempPathFactory, own_machine: Callable[[], None]
-) -> Iterator[Fabriclab]:
+def module_fabriclab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabriclab]:
     """The command line, for runs that several tests look at."""
-    own_machine()
     made = Fabriclab(tmp_path_factory.mktemp("cli"))
     yield made
     made.end()
 
 
 @pytest.fixture
-def fabriclab(tmp_path: Path, own_machine: Callable[[], None]) -> Iterator[Fabriclab]:
+def fabriclab(tmp_path: Path) -> Iterator[Fabriclab]:
     """The command line."""
-    own_machine()
     made = Fabriclab(tmp_path)
     yield made
     made.end()

@@ -11,13 +11,12 @@ import pytest
 pytestmark = pytest.mark.emulation
 
 
-def test_two_hosts_ping_each_other(tmp_path: Path, own_machine: Any) -> None:
+def test_two_hosts_ping_each_other(tmp_path: Path, alone: Any) -> None:
     """Namespaces, Open vSwitch, Ryu and shaped links work together: five pings go out, five answers come back."""
     from fabric.control import controller_process
     from fabric.links import Shape
     from fabric.network import ControllerAddress, network
     from fabric.ovs import best_datapath, private_ovs
-    from fabric.sandbox import sandbox
     from topologies.single_switch import single_switch
 
     fabric = single_switch(2)
@@ -25,8 +24,7 @@ def test_two_hosts_ping_each_other(tmp_path: Path, own_machine: Any) -> None:
     control = controller_process(
         tmp_path, fabric, app="controllers.two_level", parameters={}, poll_ms=100, hash_basis=0, port=6653
     )
-    own_machine()
-    with sandbox() as place, place.namespace(), control as controller:
+    with alone() as place, place.namespace(), control as controller:
         folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
         with private_ovs(folder, best_datapath()) as ovs, network(fabric, shapes, ovs) as net:
             controller.wait_listening()
