@@ -55,7 +55,7 @@ def main() -> None:
         # Typer's own usage errors are click's; naming that class would tie us to what typer builds on.
         if not hasattr(err, "format_message"):
             raise
-        _err.print(f"fabriclab: {err.format_message()}; see fabriclab --help", style="bold red", markup=False)
+        _err.print(f"fabriclab: {err.format_message().rstrip('.')}; see fabriclab --help", style="bold red", markup=False)
         sys.exit(2)
 
 

@@ -43,7 +43,9 @@ def table(rows: Sequence[Row], width: int = _NARROW) -> Table:
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = _columns(rows, width)
     for name in columns:
-        shown.add_column(name, justify="left" if name in ("variant", "fidelity") else "right", no_wrap=name != "variant")
+        left = name in ("variant", "fidelity")
+        width = 14 if name == "variant" else None
+        shown.add_column(name, justify="left" if left else "right", no_wrap=name != "variant", min_width=width)
     for row in rows:
         cells = _cells(row)
         shown.add_row(*(cells[name] for name in columns))

@@ -29,6 +29,7 @@ __all__ = ["describe_load", "summarise"]
 
 _P99_NEEDS = 100
 _ACCOUNTED = 0.98  # of the ideal: nothing real is faster
+_REFERENCE = 0.97
 _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no hashing
 
 
@@ -287,7 +288,8 @@ def _refusal(point: Point, work: Workload, seen: Recorded, row: Row) -> str | No
     """Why the row would say nothing; None when it may be reported."""
     checks: Sequence[str | None] = (
         _shapers_differ(seen), _sysctls_differ(point, seen), _sockets_differ(point, seen), _telemetry_is_empty(seen),
-        _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen, point), _faster_than_ideal(row),
+        _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
+        _blocking_reference(row),
     )  # fmt: skip
     return next((reason for reason in checks if reason), None)
 
@@ -334,7 +336,7 @@ def _bytes_are_missing(point: Point, work: Workload, seen: Recorded) -> str | No
     return f"{got} bytes arrived, expected {due}" if got != due else None
 
 
-def _one_path(row: Row, seen: Recorded, point: Point) -> str | None:
+def _one_path(row: Row, seen: Recorded) -> str | None:
     """An ECMP arm that sends every multi-path flow the same way does not hash."""
     if row.controller != "ecmp":
         return None
@@ -349,4 +351,13 @@ def _one_path(row: Row, seen: Recorded, point: Point) -> str | None:
 def _faster_than_ideal(row: Row) -> str | None:
     if row.slowdown is not None and row.slowdown < _ACCOUNTED:
         return f"slowdown {row.slowdown:.3f} is below {_ACCOUNTED}: something is not what it says"
+    return None
+
+
+def _blocking_reference(row: Row) -> str | None:
+    """On one switch nothing but the hosts' own links may limit a load; else it is no reference."""
+    if row.topology != "single-switch" or row.load_share_of_nb is None or row.collective is not None:
+        return None
+    if row.load_share_of_nb < _REFERENCE:
+        return f"the non-blocking reference reached only {row.load_share_of_nb:.3f} of its own model, {_REFERENCE} is due"
     return None

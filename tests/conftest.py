@@ -61,4 +61,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
     if report.failed and is_sanity(item):
         item.config.stash.setdefault(FAILED, item.nodeid)
-    return report  # noqa: B901  (how a wrapper hook passes the result on)
+    return report

@@ -44,7 +44,7 @@ def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEA
         time.sleep(0.02)
 
 
-def marked(owner: int | None = None) -> dict[int, str]:
+def marked_processes(owner: int | None = None) -> dict[int, str]:
     """Processes that carry the mark of a sandbox, of one owner or of any: their command lines by pid."""
     from fabric.sandbox import MARK
 
@@ -77,7 +77,7 @@ def machine_state() -> MachineState:
         frozenset(link["ifname"] for link in links),
         tuple(read_sysctl(name) for name in SYSCTLS),
         frozenset(path.name for path in STATE_ROOT.glob("[0-9]*")),
-        frozenset(marked()),
+        frozenset(marked_processes()),
     )
 
 
@@ -120,6 +120,29 @@ def quiet_state() -> MachineState:
 def wait() -> Callable[..., None]:
     """`wait(condition, "what")` with a deadline."""
     return wait_for
+
+
+@pytest.fixture
+def marked() -> Callable[..., dict[int, str]]:
+    """`marked(pid)`: the processes of that run, with their command lines."""
+    return marked_processes
+
+
+@pytest.fixture
+def start_alone() -> Callable[..., subprocess.Popen[str]]:
+    """`start_alone(fabriclab, *words)` starts a run, and again if somebody else's was a moment faster."""
+
+    def start(command: Fabriclab, *words: str) -> subprocess.Popen[str]:
+        until = time.monotonic() + BUSY_DEADLINE_S
+        while True:
+            wait_for(nobody_runs, OTHERS, until - time.monotonic())
+            process = command.start(*words)
+            wait_for(lambda: process.poll() is not None or marked_processes(process.pid), "the begin of a run")
+            if process.poll() != 3:
+                return process
+            assert BUSY in command.finish(process).stderr
+
+    return start
 
 
 @pytest.fixture

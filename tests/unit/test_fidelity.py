@@ -1,0 +1,151 @@
+"""The verdict: each piece of evidence is computed right from samples, and each limit can warn and fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fabric.fidelity import LIMITS, Evidence, gather, judge
+from fabric.graph import Fabric
+from fabric.telemetry import CpuSample, ProcessSample, Queues
+from topologies.single_switch import single_switch
+
+MBPS = 20.0
+FRAME = 9014
+SECONDS = 5.0
+PERIOD = 0.05
+PACKETS_A_SECOND = MBPS * 1e6 / 8 / FRAME
+
+
+@pytest.fixture(name="fabric")
+def _fabric() -> Fabric:
+    return single_switch(2)
+
+
+def quiet(fabric: Fabric) -> Queues:
+    """h0 sends to h1 at the full rate through a perfect switch; its queue always holds three packets."""
+    t = np.arange(0, SECONDS, PERIOD)
+    names = tuple(port.interface for port in fabric.peer)
+    column = {name: index for index, name in enumerate(names)}
+    zeros = np.zeros((len(t), len(names)), np.int64)
+    sent = zeros.copy()
+    sent[:, column["h0-eth0"]] = sent[:, column["s0-eth2"]] = np.floor(t * PACKETS_A_SECOND)
+    backlog = zeros.copy()
+    backlog[:, column["h0-eth0"]] = 3
+    flat = np.zeros(len(t))
+    return Queues(
+        interfaces=names, period_ms=PERIOD * 1e3, t=t, late_ms=flat, missed=flat.astype(np.int64),
+        backlog_bytes=backlog * FRAME, backlog_packets=backlog, drops=zeros, sent_bytes=sent * FRAME, sent_packets=sent,
+    )  # fmt: skip
+
+
+def idle_cpu() -> list[CpuSample]:
+    """A machine at rest."""
+    busy = {"switch": ProcessSample(0.9, "ovs-vswitchd", 0.9), "controller": ProcessSample(0.1, "python", 0.1)}
+    return [CpuSample(t=0.25 * n, idle=0.8, steal=0.0, threads=busy, sampler=0.02) for n in range(1, 20)]
+
+
+def evidence_of(queues: Queues, fabric: Fabric, cpu: list[CpuSample] | None = None) -> Evidence:
+    """`gather` over the whole record."""
+    mbps = dict.fromkeys(queues.interfaces, MBPS)
+    return gather(
+        queues, idle_cpu() if cpu is None else cpu, fabric, mbps, (0.0, SECONDS),
+        frame=FRAME, idle_rtt_ms=1.0, switches_on_path=1, release_late=None,
+    )  # fmt: skip
+
+
+def column(queues: Queues, name: str) -> int:
+    """The column of an interface."""
+    return queues.interfaces.index(name)
+
+
+def test_a_faithful_run_passes(fabric: Fabric) -> None:
+    """A perfect switch at full rate, even with its thread at 90 % of a core, gives PASS and no reason."""
+    evidence = evidence_of(quiet(fabric), fabric)
+    assert judge(evidence).level == "PASS"
+    assert judge(evidence).reasons == ()
+    assert evidence.switch_delay == 0
+    assert evidence.saturated_low == pytest.approx(1.0, abs=0.005)
+    assert evidence.burst_frames is not None and evidence.burst_frames <= 1.01
+
+
+def test_packets_waiting_inside_the_switch_are_its_delay(fabric: Fabric) -> None:
+    """By Little's law: two packets always inside, at one packet a frame time, are two frame times."""
+    queues = quiet(fabric)
+    sent = queues.sent_packets.copy()
+    sent[1:, column(queues, "s0-eth2")] -= 2
+    evidence = evidence_of(replace(queues, sent_packets=sent), fabric)
+    assert evidence.switch_delay == pytest.approx(2.0, abs=0.1)
+    assert judge(evidence).level == "FAIL"
+
+
+def test_packets_a_queue_dropped_are_accounted_for(fabric: Fabric) -> None:
+    """Half of the packets dropped by the queue they came to: nothing is missing, nothing waits inside."""
+    queues = quiet(fabric)
+    sent, drops = queues.sent_packets.copy(), queues.drops.copy()
+    out = column(queues, "s0-eth2")
+    drops[:, out] = sent[:, out] // 2
+    sent[:, out] -= drops[:, out]
+    evidence = evidence_of(replace(queues, sent_packets=sent, drops=drops), fabric)
+    assert evidence.unaccounted == 0
+    assert evidence.switch_delay == 0
+
+
+def test_packets_that_vanish_are_unaccounted_for(fabric: Fabric) -> None:
+    """One in a hundred neither left the switch nor was dropped by a queue."""
+    queues = quiet(fabric)
+    sent = queues.sent_packets.copy()
+    sent[:, column(queues, "s0-eth2")] = sent[:, column(queues, "s0-eth2")] * 99 // 100
+    evidence = evidence_of(replace(queues, sent_packets=sent), fabric)
+    assert evidence.unaccounted == pytest.approx(0.01, abs=0.002)
+    assert judge(evidence).level == "FAIL"
+
+
+def test_a_super_packet_is_ahead_of_its_rate(fabric: Fabric) -> None:
+    """Seven frames at once, as TCP's segmentation would send them, are seen although the average is right."""
+    queues = quiet(fabric)
+    nbytes = queues.sent_bytes.copy()
+    nbytes[50, column(queues, "h0-eth0")] += 7 * FRAME
+    evidence = evidence_of(replace(queues, sent_bytes=nbytes), fabric)
+    assert evidence.burst_frames == pytest.approx(8, abs=1.1)
+    assert judge(evidence).level == "FAIL"
+
+
+def test_a_saturated_link_below_its_rate_fails(fabric: Fabric) -> None:
+    """A queue that is never empty on a link that carries nine tenths."""
+    queues = quiet(fabric)
+    evidence = evidence_of(replace(queues, sent_bytes=queues.sent_bytes * 9 // 10), fabric)
+    assert evidence.saturated_low == pytest.approx(0.9, abs=0.005)
+    assert judge(evidence).level == "FAIL"
+
+
+def test_the_worst_second_counts(fabric: Fabric) -> None:
+    """Steal in one second of five is that second's share, not the average."""
+    cpu = idle_cpu()
+    for index in range(8, 12):
+        cpu[index] = replace(cpu[index], steal=0.4)
+    evidence = evidence_of(quiet(fabric), fabric, cpu)
+    assert evidence.steal is not None and evidence.steal > 0.25
+    assert judge(evidence).level == "FAIL"
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.evidence)
+def test_every_limit_can_warn_and_fail(limit: object) -> None:
+    """Just past each threshold the verdict changes, and the reason names the threshold."""
+    from fabric.fidelity import Limit
+
+    assert isinstance(limit, Limit)
+    step = 1e-6 if limit.above else -1e-6
+    for threshold, level in ((limit.warn, "WARN"), (limit.fail, "FAIL")):
+        past = judge(replace(Evidence(), **{limit.evidence: threshold + step}))
+        assert past.level == level
+        assert f"({level} {'above' if limit.above else 'below'} {threshold:g})" in past.reasons[0]
+    assert judge(replace(Evidence(), **{limit.evidence: limit.warn})).level == "PASS"
+
+
+def test_a_fault_found_elsewhere_fails() -> None:
+    """A controller that raised exceptions makes the row FAIL, whatever the machine did."""
+    verdict = judge(Evidence(), ["the controller raised 2 exceptions"])
+    assert (verdict.level, verdict.reasons) == ("FAIL", ("the controller raised 2 exceptions",))
