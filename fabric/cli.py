@@ -163,6 +163,23 @@ def run(
 
 
 @app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="a run folder", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Print a run folder's rows again, and what they may claim: means over seeds with 95 % intervals."""
+    from fabric.results import read_rows
+    from fabric.screen import report
+
+    rows = read_rows(folder)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row.to_json()))
+    else:
+        report(_out, rows)
+
+
+@app.command()
 def plot(
     folders: Annotated[list[Path], typer.Argument(help="run folders", show_default=False)],
     figure: Annotated[str | None, typer.Option(help="only this figure")] = None,

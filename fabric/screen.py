@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fabric.claims import Claim, claims
 from fabric.experiment import Experiment, Point
 from fabric.results import Row
 
-__all__ = ["Screen", "size_label", "table"]
+__all__ = ["Screen", "claim_table", "report", "size_label", "table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -43,9 +44,8 @@ def table(rows: Sequence[Row], width: int = _NARROW) -> Table:
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = _columns(rows, width)
     for name in columns:
-        left = name in ("variant", "fidelity")
-        width = 14 if name == "variant" else None
-        shown.add_column(name, justify="left" if left else "right", no_wrap=name != "variant", min_width=width)
+        left, least = name in ("variant", "fidelity"), 14 if name == "variant" else None
+        shown.add_column(name, justify="left" if left else "right", no_wrap=name != "variant", min_width=least)
     for row in rows:
         cells = _cells(row)
         shown.add_row(*(cells[name] for name in columns))
@@ -79,6 +79,21 @@ def _cells(row: Row) -> dict[str, str]:
         "drops": _number(row.drops, 0), "re-\ntrans": _number(row.retransmits, 0),
         "fidelity": f"[{colour}]{row.fidelity or 'refused'}[/]",
     }  # fmt: skip
+
+
+def claim_table(found: Sequence[Claim]) -> Table:
+    """Means over seeds with their 95 % intervals, of the rows that passed and of all."""
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("variant", min_width=14)
+    for name in ("", "PASS rows: mean [95 %]", "all rows: mean [95 %]"):
+        shown.add_column(name)
+    for claim in found:
+        words = f"{size_label(claim.nbytes)} {_SHORT[claim.measure]}" if claim.nbytes else _SHORT[claim.measure]
+        shown.add_row(claim.variant, words, str(claim.passed or "-"), str(claim.all or "-"))
+    return shown
+
+
+_SHORT = {"slowdown": "slowdown", "load_share_of_nb": "share"}
 
 
 class Screen:
@@ -124,11 +139,18 @@ class Screen:
 
     def closing(self, folder: str) -> None:
         """The whole table, why rows are not PASS, and where everything lies."""
-        self.console.print(table(self.done, self.console.width))
-        self.console.print(verdicts(self.done), highlight=False)
-        for reason, count in _reasons(self.done).most_common(5):
-            self.console.print(f"  {count} x {reason}", highlight=False, markup=False)
+        report(self.console, self.done)
         self.console.print(f"results: {folder}", highlight=False, soft_wrap=True)
+
+
+def report(console: Console, rows: Sequence[Row]) -> None:
+    """Rows, what they may claim where there are several seeds, and why rows are not PASS."""
+    console.print(table(rows, console.width))
+    if len({row.seed for row in rows}) > 1:
+        console.print(claim_table(claims(rows)))
+    console.print(verdicts(rows), highlight=False)
+    for reason, count in _reasons(rows).most_common(5):
+        console.print(f"  {count} x {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def verdicts(rows: Sequence[Row]) -> str:
