@@ -44,7 +44,7 @@ def table(rows: Sequence[Row], width: int = _NARROW) -> Table:
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = _columns(rows, width)
     for name in columns:
-        left, least = name in ("variant", "fidelity"), 14 if name == "variant" else None
+        left, least = name in ("variant", "fidelity"), 12 if name == "variant" else None
         shown.add_column(name, justify="left" if left else "right", no_wrap=name != "variant", min_width=least)
     for row in rows:
         cells = _cells(row)
@@ -57,7 +57,7 @@ def _columns(rows: Sequence[Row], width: int) -> list[str]:
     collective, load = any(row.collective for row in rows), any(row.load for row in rows)
     columns = ["variant", "seed"]
     if collective:
-        columns += ["size", "#wrong", "p50\nms", *(["p95\nms"] if wide else []), "ideal\nms", "slow-\ndown"]
+        columns += ["size", *(["#wrong"] if wide else []), "p50\nms", *(["p95\nms"] if wide else []), "ideal\nms", "slow-\ndown"]
         columns += ["predic-\nted ms", "algbw\nMb/s"] if wide else []
         columns += ["busbw\nMb/s"]
     if load:
