@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fabric import __version__
-from fabric.errors import FabricError, RequestError
+from fabric.errors import FabricError, MachineError, RequestError
 from fabric.experiment import Experiment, load_experiment, parse_override, schema
 from fabric.plugins import KINDS, names
 
@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="A testbed for AI-cluster networks: how long does a collective take while the fabric is busy, and why?",
 )  # fmt: skip
+_INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 _err = Console(stderr=True)
 _out = Console()
 
@@ -38,16 +39,20 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object a line on st
 def main() -> None:
     """Entry point: errors of the user's become one line and an exit code; ours keep their traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in a shell's background
+        signal.signal(signal.SIGINT, _interrupt)
     try:
-        app(standalone_mode=False)
+        # Typer returns the code of an Exit here; of an interrupt too, where its older releases raise Abort.
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
     except FabricError as err:
         _err.print(f"fabriclab: {err}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(err.exit_code)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _err.print("fabriclab: interrupted; the network is down, what was measured until then is kept", style="bold red")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -61,7 +66,8 @@ def main() -> None:
 
 def _interrupt(*_: Any) -> None:
     # A second signal must not break the clean-up that the first one began.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -199,6 +205,8 @@ def clean() -> None:
     from fabric.sandbox import leftovers
 
     found = leftovers()
+    if found and os.geteuid() != 0:
+        raise MachineError(f"a killed run (process {found[0].pid}) left things behind; removing them needs root: sudo fabriclab clean")
     for leftover in found:
         remove(leftover)
         processes = f"{len(leftover.processes)} processes, " if leftover.processes else ""

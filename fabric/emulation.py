@@ -28,7 +28,7 @@ from fabric.kernel import read_sysctl
 from fabric.links import Shape
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
-from fabric.process import companion
+from fabric.process import Companion, companion
 from fabric.sandbox import Sandbox
 from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
@@ -99,8 +99,8 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
-        with _sampler(up):
-            _drive(up, ideal_ms, progress)
+        with _sampler(up) as sampler:
+            _drive(up, sampler, ideal_ms, progress)
         wrong = up.network.read_back()
         record = _network_record(up, idle_rtt_ms, wrong)
         (folder / "network.json").write_text(json.dumps(record, indent=1))
@@ -159,7 +159,7 @@ def _installed(up: _Running) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _sampler(up: _Running) -> Iterator[None]:
+def _sampler(up: _Running) -> Iterator[Companion]:
     folder = up.folder / "telemetry"
     folder.mkdir()
     hosts = up.point.fabric.host_by_name
@@ -176,25 +176,26 @@ def _sampler(up: _Running) -> Iterator[None]:
     (folder / "sampler.json").write_text(json.dumps(request))
     with companion("the sampler", "fabric.sampler", folder) as running:
         running.wait_for("ready", 10, "take its first sample")
-        yield
+        yield running
         running.check_alive()
 
 
-def _drive(up: _Running, ideal_ms: float, progress: Progress) -> None:
+def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress) -> None:
     """Start the traffic, follow it to its end, and let the queues drain."""
     with traffic_process(up.folder / "traffic", _traffic(up, ideal_ms)) as traffic:
         while traffic.companion.running():
-            _watch(up, traffic, progress)
-        _watch(up, traffic, progress)
+            _watch(up, sampler, traffic, progress)
+        _watch(up, sampler, traffic, progress)
     until = time.monotonic() + _SHUTDOWN_DRAIN_S
     while time.monotonic() < until and not _drained(up):
         time.sleep(SAMPLE_MS / 1000)
     time.sleep(2 * SAMPLE_MS / 1000)  # a last sample of the quiet network
 
 
-def _watch(up: _Running, traffic: TrafficProcess, progress: Progress) -> None:
+def _watch(up: _Running, sampler: Companion, traffic: TrafficProcess, progress: Progress) -> None:
     up.ovs.check_alive()
     up.controller.companion.check_alive()
+    sampler.check_alive()
     for record in traffic.records():
         progress(record)
     time.sleep(0.05)

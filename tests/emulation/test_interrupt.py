@@ -66,14 +66,23 @@ def messages(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.strip() for line in done.stderr.splitlines() if line.strip().startswith("fabriclab:")]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGINT and again"])
 def test_an_interrupted_run_takes_everything_down(
-    state: Any, request: pytest.FixtureRequest, fabriclab: Any, ending: signal.Signals
+    state: Any, request: pytest.FixtureRequest, fabriclab: Any, wait: Any, how: str
 ) -> None:
-    """Ctrl-C as a terminal sends it, or SIGTERM: exit code 130, one line, nothing left, and a folder without its mark."""
+    """Ctrl-C as a terminal sends it, once or impatiently, or SIGTERM: exit code 130, one line, nothing left behind.
+
+    What was measured stays, in a folder without the mark of a finished run.
+    """
     before = state()
     running: Running = request.getfixturevalue("running")
-    (os.killpg if ending == signal.SIGINT else os.kill)(running.process.pid, ending)
+    if how == "SIGTERM":
+        running.process.terminate()
+    else:
+        os.killpg(running.process.pid, signal.SIGINT)
+    if how == "SIGINT and again":
+        wait(lambda: not running.pids("fabric.coordinator"), "the end of the traffic")
+        os.killpg(running.process.pid, signal.SIGINT)
     done = fabriclab.finish(running.process)
     assert done.returncode == 130
     assert messages(done) == ["fabriclab: interrupted; the network is down, what was measured until then is kept"]
