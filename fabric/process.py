@@ -31,7 +31,8 @@ class Companion:
         """Whether it still runs; RunError with its last words when it ended with a failure."""
         code = self.process.poll()
         if code:
-            raise RunError(f"{self.name} stopped: {self.last_words()}; log: {self.log}")
+            how = f"was killed by signal {-code}" if code < 0 else f"stopped: {self.last_words()}"
+            raise RunError(f"{self.name} {how}; log: {self.log}")
         return code is None
 
     def check_alive(self) -> None:

@@ -317,7 +317,12 @@ def _sockets_differ(point: Point, seen: Recorded) -> str | None:
 def _telemetry_is_empty(seen: Recorded) -> str | None:
     if len(seen.queues.t) < 2:
         return "telemetry is empty: the sampler recorded no two samples"
-    return "telemetry is empty: no interface carried a byte" if not seen.queues.sent_bytes[-1].any() else None
+    if not seen.queues.sent_bytes[-1].any():
+        return "telemetry is empty: no interface carried a byte"
+    counters = seen.folder / "controller" / "ports.jsonl"
+    if not counters.is_file() or not counters.stat().st_size:
+        return "telemetry is empty: no switch answered for its port counters"
+    return None
 
 
 def _sum_is_wrong(row: Row) -> str | None:

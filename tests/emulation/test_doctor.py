@@ -13,13 +13,6 @@ from fabric.doctor import EXTRAS, examine
 pytestmark = pytest.mark.emulation
 
 
-@pytest.fixture(autouse=True)
-def _needs_root() -> None:
-    if os.geteuid() != 0:
-        reason = "needs root to make network namespaces"
-        (pytest.fail if os.environ.get("FABRIC_REQUIRE") == "emulation" else pytest.skip)(reason)
-
-
 def tc_can(*words: str) -> bool:
     """Whether `tc qdisc add` succeeds on the loopback of a namespace that ends with the command."""
     command = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", *words]

@@ -121,12 +121,12 @@ def test_a_killed_run_is_cleaned_by_hand_and_refused_until_then(
 @pytest.mark.parametrize(
     ("victim", "said"),
     [
-        ("fabric.manager", "the controller stopped: "),
+        ("fabric.manager", "the controller was killed by signal 9"),
         ("ovs-vswitchd", "ovs-vswitchd ended by itself (code -9)"),
         ("ovsdb-server", "ovsdb-server ended by itself (code -9)"),
-        ("rank", "was killed by signal 9"),
-        ("fabric.coordinator", "the traffic stopped: "),
-        ("fabric.sampler", "the sampler stopped: "),
+        ("rank", "the traffic stopped: rank 0 on h0 was killed by signal 9"),
+        ("fabric.coordinator", "the traffic was killed by signal 9"),
+        ("fabric.sampler", "the sampler was killed by signal 9"),
     ],
 )
 def test_a_process_that_is_killed_is_named(

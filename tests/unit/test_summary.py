@@ -160,6 +160,12 @@ def test_empty_telemetry_is_refused(point: Point, work: Workload, folder: Path) 
     assert row.refused == "telemetry is empty: the sampler recorded no two samples"
 
 
+def test_switches_that_never_answered_are_refused(point: Point, work: Workload, folder: Path) -> None:
+    """Port counters by OpenFlow belong to every run."""
+    (folder / "controller" / "ports.jsonl").write_text("")
+    assert the_row(point, work, folder).refused == "telemetry is empty: no switch answered for its port counters"
+
+
 def test_hashing_that_uses_one_core_is_refused(point: Point, work: Workload, folder: Path) -> None:
     """Eight multi-path flows through one core switch are no ECMP."""
     def all_alike(data: Any) -> None:
