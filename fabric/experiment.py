@@ -6,33 +6,34 @@ Nothing here touches the machine, and nothing of Ryu is imported: controllers ar
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic.errors import PydanticUserError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
 from fabric.errors import RequestError
 from fabric.graph import Fabric
+from fabric.keys import (
+    ETHERNET_HEADER,
+    SPELLINGS,
+    Collective,
+    Controller,
+    Ecn,
+    ExperimentFile,
+    Links,
+    Load,
+    Transport,
+    Use,
+    schema,
+)
 from fabric.located import (
     Arm,
     Axis,
@@ -52,6 +53,7 @@ from fabric.located import (
     told,
     variants,
 )
+from fabric.parameters import Wanted, misfits, wanted
 
 if TYPE_CHECKING:
     from fabric.load import Flow
@@ -61,175 +63,8 @@ __all__ = [
     "flows", "load_experiment", "parse_override", "placement", "schema",
 ]  # fmt: skip
 
-GIVEN = {"topology": (), "collective": ("ranks", "elements"), "load": ("hosts", "rng")}  # what we pass to each kind
-WORDS: dict[type, tuple[str, str]] = {  # a type in words, and an example
-    int: ("a whole number", "1"), float: ("a number", "1.5"), str: ("a text", "name"), bool: ("true or false", "true"),
-    type(None): ("null", "null"),
-}  # fmt: skip
 POINT_LIMIT = 10_000  # more would take weeks: a slip of the sweep, not a wish
-ETHERNET_HEADER = 14
 ONCE = ("question", "seed", "repeat", "sweep")  # what all points share, so that they can be compared
-UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-SPELLINGS = "pkg.module:attr, or ./file.py[:attr]"
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _sizes(value: Any) -> Any:
-    return _listed(value if isinstance(value, list) else [value])
-
-
-def _nbytes(value: Any) -> Any:
-    match = re.fullmatch(r"([0-9]{1,12}) ?([A-Za-z]+)", value) if isinstance(value, str) else None
-    return int(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else value
-
-
-# In every field below, `description` is what an error calls accepted, and the first example is its remedy;
-# an editor shows both, from the JSON Schema.
-SIZE_SCHEMA = {
-    "anyOf": [{"type": "integer", "minimum": 4}, {"type": "string", "pattern": "^[0-9]+ ?([KMG]i|[kMG])?B$"}]
-}
-Size = Annotated[int, BeforeValidator(_nbytes), Field(ge=4, le=1 << 30, multiple_of=4)]
-Sizes = Annotated[
-    tuple[Size, ...],
-    BeforeValidator(_sizes),
-    WithJsonSchema({"anyOf": [*SIZE_SCHEMA["anyOf"], {"type": "array", "items": SIZE_SCHEMA}]}),
-]
-
-
-class _Values(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _use(example: str) -> Any:
-    printable = r"^[^\x00-\x1f\x7f]+$"
-    return Field(max_length=200, pattern=printable, description=f"a name, {SPELLINGS}", examples=[example])
-
-
-class Use(_Values):
-    """A plug-in by its spelling; in the file its own parameters stand beside `use`, here they are `params`."""
-
-    model_config = ConfigDict(extra="allow")
-    use: str = _use("fat-tree")
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters that go to the plug-in."""
-        return dict(self.model_extra or {})
-
-
-class Controller(Use):
-    """The controller, and how often it asks the switches for their counters, in milliseconds."""
-
-    use: str = _use("ecmp")
-    poll_ms: int = Field(100, ge=10, le=5000, description="a whole number from 10 to 5000", examples=[100])
-
-
-class Collective(Use):
-    """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other."""
-
-    use: str = _use("ring-allreduce")
-    ranks: Annotated[Literal["all"] | Annotated[int, Field(ge=2)] | tuple[str, ...], BeforeValidator(_listed)] = Field(
-        "all", description="all, a number of 2 or more, or a list of two or more host names", examples=["all"]
-    )
-    placement: Literal["ranked", "random"] = Field("ranked", description="ranked or random", examples=["random"])
-    nbytes: Sizes = Field(
-        min_length=1,
-        description="one or a list of multiples of 4 from 4 to 1GiB, in bytes or with B, KiB, MiB, GiB, kB, MB, GB",
-        examples=[["64KiB", "1MiB"]],
-    )
-    dtype: Literal["float32", "int32"] = Field("float32", description="float32 or int32", examples=["float32"])
-    iterations: int = Field(20, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
-    warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])
-    check: bool = Field(True, description="true or false", examples=[True])
-
-
-class Load(Use):
-    """Background flows beside the collective; `mbps` is the rate of each, None for as fast as TCP goes."""
-
-    use: str = _use("stride")
-    mbps: float | None = Field(None, gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[5])
-    hosts: Literal["all", "idle"] = Field(
-        "all", description="all, or idle for the hosts without a rank", examples=["idle"]
-    )
-
-
-class Ecn(_Values):
-    """Between which queue lengths, in packets, marking begins and is certain."""
-
-    min_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
-    max_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
-
-
-class Links(_Values):
-    """What every link is: its rate (Ethernet header counted), MTU in bytes, and queue in packets or in bytes."""
-
-    mbps: float = Field(gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[20])
-    mtu: int = Field(1500, ge=576, le=9216, description="a whole number from 576 to 9216", examples=[9000])
-    queue_packets: int | None = Field(
-        None, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[50]
-    )
-    queue_bytes: int | None = Field(
-        None, ge=590, le=1 << 31, description=f"a whole number, at least mtu + {ETHERNET_HEADER}", examples=[450_000]
-    )
-    delay_ms: float | None = Field(None, ge=0, le=10_000, description="a number from 0 to 10000", examples=[1])
-    loss_percent: float | None = Field(None, ge=0, lt=100, description="a number from 0, below 100", examples=[0.1])
-    ecn: Ecn | None = Field(
-        None, description="a mapping of min_packets and max_packets", examples=[{"min_packets": 20, "max_packets": 20}]
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_queue(cls, data: Any) -> Any:
-        given = isinstance(data, dict) and (data.get("queue_packets"), data.get("queue_bytes")) != (None, None)
-        return data if given or not isinstance(data, dict) else {**data, "queue_packets": 50}
-
-
-class Transport(_Values):
-    """The congestion control of every socket, by the kernel's name, and the smallest retransmission timeout."""
-
-    tcp: str = Field(
-        "cubic",
-        pattern="^[a-z0-9_]{1,15}$",
-        description="reno, cubic, bbr, dctcp or another kernel name",
-        examples=["cubic"],
-    )
-    rto_min_ms: int = Field(200, ge=1, le=10_000, description="a whole number from 1 to 10000", examples=[200])
-
-
-class ExperimentFile(_Values):
-    """The keys of an experiment file."""
-
-    question: str = Field(min_length=1, pattern=r"\S", description="a sentence", examples=["Is ECMP enough?"])
-    seed: int = Field(1, ge=0, lt=1 << 63, description="a whole number from 0, below 2^63", examples=[7])
-    repeat: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[5])
-    topology: Use = Field(description="a mapping with use", examples=[{"use": "fat-tree", "k": 4}])
-    links: Links = Field(description="a mapping with mbps", examples=[{"mbps": 20}])
-    controller: Controller = Field(description="a mapping with use", examples=[{"use": "ecmp"}])
-    collective: Collective | None = Field(
-        None, description="a mapping with use and nbytes", examples=[{"use": "ring-allreduce", "nbytes": "1MiB"}]
-    )
-    load: Annotated[tuple[Load, ...], BeforeValidator(_listed)] = Field(
-        (), description="a list of mappings with use", examples=[[{"use": "stride", "step": 8}]]
-    )
-    duration_s: float | None = Field(
-        None, gt=0, le=3600, description="a number above 0 and at most 3600", examples=[10]
-    )
-    transport: Transport = Field(
-        Transport(), description="a mapping of tcp and rto_min_ms", examples=[{"tcp": "cubic"}]
-    )
-    sweep: dict[str, list[Any]] = Field(
-        {},
-        description="a mapping of key paths to lists of values",
-        examples=[{"controller.use": ["ecmp", "two-level"]}],
-    )
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of an experiment file, for editors."""
-    return ExperimentFile.model_json_schema()
 
 
 @dataclass(frozen=True)
@@ -432,7 +267,7 @@ class _Checks:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.wanted: dict[tuple[str, str], _Wanted] = {}
+        self.wanted: dict[tuple[str, str], Wanted] = {}
         self.fabrics: dict[str, Fabric] = {}
         self.schedules: set[str] = set()
 
@@ -466,8 +301,8 @@ class _Checks:
         try:
             key = (kind, use.use)
             if key not in self.wanted:
-                self.wanted[key] = _wanted(kind, use.use, self.base)
-            return list(_parameters(path, use, self.wanted[key]))
+                self.wanted[key] = wanted(kind, use.use, self.base)
+            return list(misfits(path, use, self.wanted[key]))
         except RequestError as err:
             return [Problem((*path, "use"), _not_found(kind, use.use, err))]
         except (OSError, ValueError):  # no file can be called that, say for its length in bytes
@@ -585,97 +420,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
-
-
-# -- the parameters of plug-ins
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The parameters a plug-in takes: their types (Any when it does not say), and which it needs; `open` takes any."""
-
-    types: Mapping[str, Any]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    needed: frozenset[str] = frozenset()
-    open: bool = False
-
-
-def _wanted(kind: str, spelling: str, base: Path) -> _Wanted:
-    if kind == "controller":
-        found = plugins.controller_parameters(plugins.find(kind, spelling, base))
-        types = {key: Any if value is None else type(value) for key, value in (found or {}).items()}
-        return _Wanted(types, found or {}, open=found is None)
-    plugin = plugins.load(kind, spelling, base)
-    try:
-        every = list(inspect.signature(plugin).parameters.values())
-    except (TypeError, ValueError) as err:
-        raise RequestError(
-            f"{kind} {spelling!r}: got a {type(plugin).__name__}; accepted: a function; name one"
-        ) from err
-    named = [item for item in every if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    given = GIVEN[kind]
-    if len(named) < len(given) and not any(item.kind == item.VAR_POSITIONAL for item in every):
-        text = f"it takes {inspect.signature(plugin)}; accepted: ({', '.join(given)}, ...); mend the plug-in"
-        raise RequestError(f"{kind} {spelling!r}: {text}")
-    own = named[len(given) :]
-    return _Wanted(
-        {item.name: _hint(item.annotation, plugin) for item in own},
-        {item.name: item.default for item in own if item.default is not item.empty},
-        frozenset(item.name for item in own if item.default is item.empty),
-        any(item.kind == item.VAR_KEYWORD for item in every),
-    )
-
-
-def _hint(annotation: Any, plugin: Callable[..., Any]) -> Any:
-    """The type an annotation means; Any where it cannot be told, as names under TYPE_CHECKING cannot."""
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, getattr(plugin, "__globals__", {}))
-        except Exception:
-            return Any
-    return Any if annotation is inspect.Parameter.empty else annotation
-
-
-def _parameters(path: KeyPath, use: Use, wanted: _Wanted) -> Iterator[Problem]:
-    fields = type(use).model_fields
-    own = [name for name in wanted.types if name not in fields]
-    for name, value in use.params.items():
-        if name not in wanted.types and not wanted.open:
-            known = [*fields, *own]
-            text = f"got an unknown key; accepted: {', '.join(known)}; {meant(name, known, 'remove it')}"
-            yield Problem((*path, name), text)
-        elif not _fits(value, hint := wanted.types.get(name, Any)):
-            remedy = f"write e.g. {name}: {_example(hint, wanted.defaults.get(name))}"
-            yield Problem((*path, name), told(value, _accepted(hint), remedy))
-    for name in own:
-        if name in wanted.needed and name not in use.params:
-            text = told(None, _accepted(wanted.types[name]), f"add e.g. {name}: {_example(wanted.types[name], None)}")
-            yield Problem((*path, name), text, True)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    try:
-        TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
-    except ValidationError:
-        return False
-    except PydanticUserError:
-        return True  # a type of the plug-in's own: its own to check
-    return True
-
-
-def _accepted(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(show(item, quoted=False) for item in get_args(hint))
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_accepted(item) for item in get_args(hint))
-    return WORDS.get(hint, (str(getattr(hint, "__name__", hint)), ""))[0] if isinstance(hint, type) else "a value"
-
-
-def _example(hint: Any, default: Any) -> str:
-    first = next((item for item in get_args(hint) if item is not type(None)), hint)
-    if default is not None or get_origin(hint) is Literal:
-        return show(first if default is None else default, quoted=False)
-    return WORDS.get(first, ("", "..."))[1] if isinstance(first, type) else "..."
 
 
 def _not_found(kind: str, spelling: str, err: RequestError) -> str:

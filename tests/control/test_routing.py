@@ -44,7 +44,7 @@ def routed(request: pytest.FixtureRequest, start: Any) -> Iterator[Routed]:
         yield Routed(running, running.routes())
 
 
-def on(*names: str) -> Any:
+def on(*names: str) -> pytest.MarkDecorator:
     """Run a test on each of these combinations."""
     return pytest.mark.parametrize("routed", names, indirect=True)
 

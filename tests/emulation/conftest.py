@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fabric.graph import Fabric
 from fabric.kernel import read_sysctl
 
 DEADLINE_S = 60.0
+RUN_DEADLINE_S = 150.0
 BUSY_DEADLINE_S = 240.0
 BUSY = "another run is using this machine"
 OTHERS = "the end of the run that somebody else has on this machine"
@@ -132,12 +134,15 @@ def marked() -> Callable[..., dict[int, str]]:
 def start_alone() -> Callable[..., subprocess.Popen[str]]:
     """`start_alone(fabriclab, *words)` starts a run, and again if somebody else's was a moment faster."""
 
+    def begun(process: subprocess.Popen[str]) -> bool:
+        return process.poll() is not None or bool(marked_processes(process.pid))
+
     def start(command: Fabriclab, *words: str) -> subprocess.Popen[str]:
         until = time.monotonic() + BUSY_DEADLINE_S
         while True:
             wait_for(nobody_runs, OTHERS, until - time.monotonic())
             process = command.start(*words)
-            wait_for(lambda: process.poll() is not None or marked_processes(process.pid), "the begin of a run")
+            wait_for(partial(begun, process), "the begin of a run")
             if process.poll() != 3:
                 return process
             assert BUSY in command.finish(process).stderr
@@ -195,10 +200,14 @@ def bring_up() -> Callable[..., contextlib.AbstractContextManager[Any]]:
         with own_sandbox() as place:
             place.set_machine_sysctls(machine_sysctls("cubic"))
             folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
-            with place.namespace(), private_ovs(folder, best_datapath()) as ovs:
-                with network(fabric, dict.fromkeys(fabric.scale, shape), ovs) as net:
-                    net.connect(ControllerAddress(6653))
-                    yield net
+            shapes = dict.fromkeys(fabric.scale, shape)
+            with (
+                place.namespace(),
+                private_ovs(folder, best_datapath()) as ovs,
+                network(fabric, shapes, ovs) as net,
+            ):
+                net.connect(ControllerAddress(6653))
+                yield net
 
     return up
 
@@ -228,7 +237,7 @@ class Fabriclab:
 
     def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         """Wait for its end and take what it printed."""
-        out, err = process.communicate(timeout=DEADLINE_S)
+        out, err = process.communicate(timeout=RUN_DEADLINE_S)
         self.started.remove(process)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -1,0 +1,179 @@
+"""The keys of an experiment file: what each means, what it accepts, and an example of it.
+
+Comes in: plain YAML values. Goes out: strict, frozen models, and their JSON Schema for editors. What is wrong between
+keys, and with a plug-in's own parameters, is found by `fabric.experiment`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+__all__ = [
+    "ETHERNET_HEADER", "Collective", "Controller", "Ecn", "ExperimentFile", "Links", "Load", "Transport", "Use", "schema",
+]  # fmt: skip
+
+ETHERNET_HEADER = 14
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+SPELLINGS = "pkg.module:attr, or ./file.py[:attr]"
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _sizes(value: Any) -> Any:
+    return _listed(value if isinstance(value, list) else [value])
+
+
+def _nbytes(value: Any) -> Any:
+    match = re.fullmatch(r"([0-9]{1,12}) ?([A-Za-z]+)", value) if isinstance(value, str) else None
+    return int(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else value
+
+
+# In every field below, `description` is what an error calls accepted, and the first example is its remedy;
+# an editor shows both, from the JSON Schema.
+SIZE_SCHEMA = {
+    "anyOf": [{"type": "integer", "minimum": 4}, {"type": "string", "pattern": "^[0-9]+ ?([KMG]i|[kMG])?B$"}]
+}
+Size = Annotated[int, BeforeValidator(_nbytes), Field(ge=4, le=1 << 30, multiple_of=4)]
+Sizes = Annotated[
+    tuple[Size, ...],
+    BeforeValidator(_sizes),
+    WithJsonSchema({"anyOf": [*SIZE_SCHEMA["anyOf"], {"type": "array", "items": SIZE_SCHEMA}]}),
+]
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _use(example: str) -> Any:
+    printable = r"^[^\x00-\x1f\x7f]+$"
+    return Field(max_length=200, pattern=printable, description=f"a name, {SPELLINGS}", examples=[example])
+
+
+class Use(_Values):
+    """A plug-in by its spelling; in the file its own parameters stand beside `use`, here they are `params`."""
+
+    model_config = ConfigDict(extra="allow")
+    use: str = _use("fat-tree")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that go to the plug-in."""
+        return dict(self.model_extra or {})
+
+
+class Controller(Use):
+    """The controller, and how often it asks the switches for their counters, in milliseconds."""
+
+    use: str = _use("ecmp")
+    poll_ms: int = Field(100, ge=10, le=5000, description="a whole number from 10 to 5000", examples=[100])
+
+
+class Collective(Use):
+    """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other."""
+
+    use: str = _use("ring-allreduce")
+    ranks: Annotated[Literal["all"] | Annotated[int, Field(ge=2)] | tuple[str, ...], BeforeValidator(_listed)] = Field(
+        "all", description="all, a number of 2 or more, or a list of two or more host names", examples=["all"]
+    )
+    placement: Literal["ranked", "random"] = Field("ranked", description="ranked or random", examples=["random"])
+    nbytes: Sizes = Field(
+        min_length=1,
+        description="one or a list of multiples of 4 from 4 to 1GiB, in bytes or with B, KiB, MiB, GiB, kB, MB, GB",
+        examples=[["64KiB", "1MiB"]],
+    )
+    dtype: Literal["float32", "int32"] = Field("float32", description="float32 or int32", examples=["float32"])
+    iterations: int = Field(20, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+    warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])
+    check: bool = Field(True, description="true or false", examples=[True])
+
+
+class Load(Use):
+    """Background flows beside the collective; `mbps` is the rate of each, None for as fast as TCP goes."""
+
+    use: str = _use("stride")
+    mbps: float | None = Field(None, gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[5])
+    hosts: Literal["all", "idle"] = Field(
+        "all", description="all, or idle for the hosts without a rank", examples=["idle"]
+    )
+
+
+class Ecn(_Values):
+    """Between which queue lengths, in packets, marking begins and is certain."""
+
+    min_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+    max_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+
+
+class Links(_Values):
+    """What every link is: its rate (Ethernet header counted), MTU in bytes, and queue in packets or in bytes."""
+
+    mbps: float = Field(gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[20])
+    mtu: int = Field(1500, ge=576, le=9216, description="a whole number from 576 to 9216", examples=[9000])
+    queue_packets: int | None = Field(
+        None, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[50]
+    )
+    queue_bytes: int | None = Field(
+        None, ge=590, le=1 << 31, description=f"a whole number, at least mtu + {ETHERNET_HEADER}", examples=[450_000]
+    )
+    delay_ms: float | None = Field(None, ge=0, le=10_000, description="a number from 0 to 10000", examples=[1])
+    loss_percent: float | None = Field(None, ge=0, lt=100, description="a number from 0, below 100", examples=[0.1])
+    ecn: Ecn | None = Field(
+        None, description="a mapping of min_packets and max_packets", examples=[{"min_packets": 20, "max_packets": 20}]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_queue(cls, data: Any) -> Any:
+        given = isinstance(data, dict) and (data.get("queue_packets"), data.get("queue_bytes")) != (None, None)
+        return data if given or not isinstance(data, dict) else {**data, "queue_packets": 50}
+
+
+class Transport(_Values):
+    """The congestion control of every socket, by the kernel's name, and the smallest retransmission timeout."""
+
+    tcp: str = Field(
+        "cubic",
+        pattern="^[a-z0-9_]{1,15}$",
+        description="reno, cubic, bbr, dctcp or another kernel name",
+        examples=["cubic"],
+    )
+    rto_min_ms: int = Field(200, ge=1, le=10_000, description="a whole number from 1 to 10000", examples=[200])
+
+
+class ExperimentFile(_Values):
+    """The keys of an experiment file."""
+
+    question: str = Field(min_length=1, pattern=r"\S", description="a sentence", examples=["Is ECMP enough?"])
+    seed: int = Field(1, ge=0, lt=1 << 63, description="a whole number from 0, below 2^63", examples=[7])
+    repeat: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[5])
+    topology: Use = Field(description="a mapping with use", examples=[{"use": "fat-tree", "k": 4}])
+    links: Links = Field(description="a mapping with mbps", examples=[{"mbps": 20}])
+    controller: Controller = Field(description="a mapping with use", examples=[{"use": "ecmp"}])
+    collective: Collective | None = Field(
+        None, description="a mapping with use and nbytes", examples=[{"use": "ring-allreduce", "nbytes": "1MiB"}]
+    )
+    load: Annotated[tuple[Load, ...], BeforeValidator(_listed)] = Field(
+        (), description="a list of mappings with use", examples=[[{"use": "stride", "step": 8}]]
+    )
+    duration_s: float | None = Field(
+        None, gt=0, le=3600, description="a number above 0 and at most 3600", examples=[10]
+    )
+    transport: Transport = Field(
+        Transport(), description="a mapping of tcp and rto_min_ms", examples=[{"tcp": "cubic"}]
+    )
+    sweep: dict[str, list[Any]] = Field(
+        {},
+        description="a mapping of key paths to lists of values",
+        examples=[{"controller.use": ["ecmp", "two-level"]}],
+    )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of an experiment file, for editors."""
+    return ExperimentFile.model_json_schema()
