@@ -31,9 +31,9 @@ class Interval:
     high: float | None
 
     def __str__(self) -> str:
-        """`0.612 [0.588, 0.634] (n=20)`."""
-        between = "" if self.low is None or self.high is None else f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.mean:.3f}{between} (n={self.n})"
+        """`0.612 [0.588, 0.634] n=20`."""
+        between = "" if self.low is None or self.high is None else f" [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.mean:.3g}{between} n={self.n}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,9 @@ def _cells(row: Row) -> dict[str, str]:
 def claim_table(found: Sequence[Claim]) -> Table:
     """Means over seeds with their 95 % intervals, of the rows that passed and of all."""
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("variant", min_width=14)
-    for name in ("", "PASS rows: mean [95 %]", "all rows: mean [95 %]"):
-        shown.add_column(name)
+    shown.add_column("variant", min_width=12)
+    for name in ("mean [95 %]", "PASS rows", "all rows"):
+        shown.add_column(name, no_wrap=name != "mean [95 %]")
     for claim in found:
         words = f"{size_label(claim.nbytes)} {_SHORT[claim.measure]}" if claim.nbytes else _SHORT[claim.measure]
         shown.add_row(claim.variant, words, str(claim.passed or "-"), str(claim.all or "-"))
