@@ -203,16 +203,19 @@ def _inside(queues: Queues, fabric: Fabric) -> tuple[Ints, Ints]:
 
 
 def _switch_delay(queues: Queues, fabric: Fabric, window: tuple[float, float], frame_s: float) -> float | None:
-    """Little's law: the mean number of packets inside the switches, over their rate, in frame times of the fastest link.
+    """Little's law: the mean number of packets waiting inside the switches, over their rate, in frame times of a link.
 
-    Lost packets stay inside for this count, so losses outside queues make it worse, as they should.
+    What never comes out again is lost, not waiting, and judged as such: at each moment that is at most the fewest that
+    are inside at any later one.
     """
     chosen = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
     if len(chosen) < 2:
         return None
     entered, inside = _inside(queues, fabric)
+    never_out = np.minimum.accumulate(inside[::-1])[::-1]
+    waiting = (inside - never_out)[chosen].mean()
     rate = (entered[chosen[-1]] - entered[chosen[0]]) / (queues.t[chosen[-1]] - queues.t[chosen[0]])
-    return float(max(0.0, inside[chosen].mean()) / rate / frame_s) if rate > 0 else None
+    return float(waiting / rate / frame_s) if rate > 0 else None
 
 
 def _unaccounted(queues: Queues, fabric: Fabric) -> float | None:
