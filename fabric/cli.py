@@ -172,12 +172,14 @@ def run(
 def show(
     folder: Annotated[Path, typer.Argument(help="a run folder", show_default=False)],
     as_json: Json = False,
+    again: Annotated[bool, typer.Option("--again", help="summarise and judge what was recorded anew, and keep that")] = False,
 ) -> None:
     """Print a run folder's rows again, and what they may claim: means over seeds with 95 % intervals."""
     from fabric.results import read_rows
+    from fabric.run import judge_again
     from fabric.screen import report
 
-    rows = read_rows(folder)
+    rows = judge_again(folder) if again else read_rows(folder)
     if as_json:
         for row in rows:
             print(json.dumps(row.to_json()))

@@ -86,6 +86,12 @@ class Point:
     base: Path
 
     @property
+    def label(self) -> str:
+        """The name of its folder: `003-ecmp-r1`."""
+        words = re.sub(r"[^A-Za-z0-9]+", "-", self.variant).strip("-")[:60]
+        return f"{self.index:03d}-{words}-r{self.repeat}"
+
+    @property
     def poll_ms(self) -> int:
         """Milliseconds between two questions of the controller to the switches."""
         return self.controller.poll_ms
@@ -101,7 +107,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A valid file: `text` is its source, `base` its folder, `swept` the key paths that differ between variants."""
+    """A valid file: `text` is its source, `base` its folder, `swept` the key paths that differ between variants.
+
+    `overrides` are the values that replaced the file's own.
+    """
 
     path: Path
     name: str
@@ -110,6 +119,7 @@ class Experiment:
     base: Path
     points: tuple[Point, ...]
     swept: tuple[str, ...]
+    overrides: Mapping[str, Any]
 
 
 def placement(point: Point) -> list[str]:
@@ -142,10 +152,11 @@ def _flows_of(point: Point, index: int) -> list[Flow]:
     return [replace(flow, mbps=load.mbps) for flow in found] if load.mbps is not None else list(found)
 
 
-def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base: Path | None = None) -> Experiment:
     """The experiment of a file, with every point checked; RequestError, one line, for the first thing wrong.
 
-    `overrides` are key paths and values, as `parse_override` gives them.
+    `overrides` are key paths and values, as `parse_override` gives them; `base` is the folder that relative plug-in
+    files start from, the file's own by default.
     """
     text, overrides = read(path), overrides or {}
     document = parse(text, str(path))
@@ -154,14 +165,14 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     swept = axes(document, [key for key in ExperimentFile.model_fields if key not in ONCE])
     _refuse_lost(document, swept, overrides)
     every = arms(document, swept)
-    check = _Checks(path.parent)
+    check = _Checks(base or path.parent)
     files = [check.file(arm) for arm in every]
     _refuse_twins(every, files)
     _refuse_many(document, len(files) * files[0].repeat)
     points = _points(check, every, files)
     for arm, point in zip(every, points, strict=False):  # the first repeat: the others differ in their draws alone
         check.flows(arm, point)
-    return Experiment(path, path.stem, files[0].question, text, path.parent, points, tuple(axis.key for axis in swept))
+    return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
 
 
 def _refuse_lost(document: Document, swept: Sequence[Axis], overrides: Mapping[str, Any]) -> None:

@@ -165,12 +165,14 @@ def _worst(seconds: Sequence[Sequence[CpuSample]], value: Callable[[CpuSample], 
 def _saturated(queues: Queues, mbps: Mapping[str, float], window: tuple[float, float]) -> tuple[float | None, float | None]:
     """How near a link comes to its rate while its queue is never empty: percentiles 5 and 95 over links.
 
-    A link is judged over its longest stretches of samples with two or more packets waiting, if these make a second.
+    A link counts between two samples when at the first more was waiting than it can send until the second, so that it
+    had no reason to rest; and is judged when these stretches make a second.
     """
     t, share = utilisation(queues, mbps)
-    waiting = (queues.backlog_packets[1:] >= 2) & (queues.backlog_packets[:-1] >= 2)
     inside = (t >= window[0]) & (t <= window[1])
     step = np.diff(queues.t)
+    rate = np.array([mbps[name] for name in queues.interfaces]) * 1e6 / 8
+    waiting = queues.backlog_bytes[:-1] >= step[:, np.newaxis] * rate
     rates = []
     for column in range(share.shape[1]):
         chosen = waiting[:, column] & inside

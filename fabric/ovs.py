@@ -111,7 +111,7 @@ def _database(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     _run_tool(["ovsdb-tool", "create", str(file), str(_SCHEMA)])
     command = ["ovsdb-server", str(file), f"--remote=punix:{folder}/db.sock", f"--unixctl={folder}/ovsdb.ctl"]
     with _running(command, folder, "ovsdb-server") as process:
-        _await(lambda: (folder / "db.sock").exists(), process, folder / "ovsdb-server.log", "its database socket")
+        _await(partial(_answers, folder / "db.sock"), process, folder / "ovsdb-server.log", "its database socket")
         _run_tool(["ovs-vsctl", "--timeout=10", "--no-wait", f"--db=unix:{folder}/db.sock", "init"])
         yield process
 
@@ -122,7 +122,7 @@ def _daemon(folder: Path, datapath: Datapath) -> Iterator[subprocess.Popen[bytes
     if datapath == "dummy":
         command += ["--enable-dummy=override", "--disable-system", "--disable-system-route"]
     with _running(command, folder, "ovs-vswitchd", allocator_environment()) as process:
-        _await(lambda: (folder / "vswitchd.ctl").exists(), process, folder / "ovs-vswitchd.log", "its control socket")
+        _await(partial(_answers, folder / "vswitchd.ctl"), process, folder / "ovs-vswitchd.log", "its control socket")
         yield process
 
 
@@ -166,6 +166,12 @@ def _running(
         # Nothing of it is to be kept, and an orderly end takes a second with many ports.
         process.kill()
         process.wait()
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens at a Unix socket; its file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        return channel.connect_ex(str(path)) == 0
 
 
 def _await(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:

@@ -19,14 +19,14 @@ from fabric.calibration import measure_alpha_ms
 from fabric.doctor import refusals
 from fabric.emulation import emulate, machine_sysctls
 from fabric.errors import MachineError, RequestError
-from fabric.experiment import Experiment, Point
+from fabric.experiment import Experiment, Point, load_experiment
 from fabric.ideal import ideal_ms, payload_mbps
-from fabric.results import SCHEMA_VERSION, Row, RunFolder
+from fabric.results import SCHEMA_VERSION, Row, RunFolder, read_rows
 from fabric.sandbox import Sandbox, sandbox
 from fabric.summary import summarise
 from fabric.workload import Workload, workload
 
-__all__ = ["Watcher", "run"]
+__all__ = ["Watcher", "command_line", "judge_again", "machine", "run"]
 
 
 class Watcher(Protocol):
@@ -68,10 +68,31 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str])
     return folder
 
 
+def judge_again(path: Path) -> list[Row]:
+    """The rows of a recorded run by today's rules, written in place of the old ones; no root, nothing is run.
+
+    RequestError when the folder is no run folder, or its experiment no longer gives the same points.
+    """
+    read_rows(path)
+    told = json.loads((path / "run.json").read_text())
+    experiment = load_experiment(path / "experiment.yaml", told.get("overrides"), Path(told["base"]) if "base" in told else None)
+    folder, rows = RunFolder(path), []
+    for point in experiment.points:
+        record = folder.point(point.label)
+        if (record / "point.json").is_file():
+            alpha_ms = json.loads((record / "point.json").read_text())["alpha_ms"]
+            rows += summarise(point, workload(point), record, alpha_ms)
+    if not rows:
+        raise RequestError(f"{path}: none of its points is one of its experiment.yaml; judge it with the version that ran it")
+    (path / "rows.jsonl").unlink()
+    folder.append_rows(rows)
+    return rows
+
+
 def _run_point(
     point: Point, work: Workload, folder: RunFolder, place: Sandbox, alpha_ms: float, watcher: Watcher
 ) -> list[Row]:
-    path = folder.point(f"{point.index:03d}-{_slug(point.variant)}-r{point.repeat}")
+    path = folder.point(point.label)
     payload = payload_mbps(point.links.mbps, point.links.mtu)
     largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload) for schedule in work.schedules), default=0.0)
     emulate(point, work, path, place, largest, watcher.record)
@@ -87,10 +108,6 @@ def _alpha_ms(point: Point, known: dict[str, float], folder: RunFolder, place: S
         watcher.calibrating(f"{point.links.mbps:g} Mb/s links, MTU {point.links.mtu}, {point.transport.tcp}")
         known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place)
     return known[key]
-
-
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-")[:60]
 
 
 def _now() -> str:
@@ -109,7 +126,8 @@ def _new_folder(experiment: Experiment, out: Path, command: list[str]) -> RunFol
     (path / "experiment.yaml").write_text(experiment.text)
     folder.write_json("run.json", {
         "schema": SCHEMA_VERSION, "question": experiment.question, "experiment": str(experiment.path),
-        "swept": list(experiment.swept), "command": command, "started": _now(), "machine": machine(),
+        "base": str(experiment.base.resolve()), "swept": list(experiment.swept),
+        "overrides": dict(experiment.overrides), "command": command, "started": _now(), "machine": machine(),
     })  # fmt: skip
     return folder
 

@@ -25,7 +25,7 @@ def _fabric() -> Fabric:
 
 
 def quiet(fabric: Fabric) -> Queues:
-    """h0 sends to h1 at the full rate through a perfect switch; its queue always holds three packets."""
+    """h0 sends to h1 at the full rate through a perfect switch; its queue always holds twenty packets."""
     t = np.arange(0, SECONDS, PERIOD)
     names = tuple(port.interface for port in fabric.peer)
     column = {name: index for index, name in enumerate(names)}
@@ -33,7 +33,7 @@ def quiet(fabric: Fabric) -> Queues:
     sent = zeros.copy()
     sent[:, column["h0-eth0"]] = sent[:, column["s0-eth2"]] = np.floor(t * PACKETS_A_SECOND)
     backlog = zeros.copy()
-    backlog[:, column["h0-eth0"]] = 3
+    backlog[:, column["h0-eth0"]] = 20
     flat = np.zeros(len(t))
     return Queues(
         interfaces=names, period_ms=PERIOD * 1e3, t=t, late_ms=flat, missed=flat.astype(np.int64),
@@ -120,6 +120,13 @@ def test_a_saturated_link_below_its_rate_fails(fabric: Fabric) -> None:
     evidence = evidence_of(replace(queues, sent_bytes=queues.sent_bytes * 9 // 10), fabric)
     assert evidence.saturated_low == pytest.approx(0.9, abs=0.005)
     assert judge(evidence).level == "FAIL"
+
+
+def test_a_link_that_may_have_rested_is_not_called_saturated(fabric: Fabric) -> None:
+    """Three packets at both samples are less than it sends in between: nothing is known of the time between."""
+    queues = quiet(fabric)
+    short = replace(queues, backlog_bytes=queues.backlog_bytes * 3 // 20, sent_bytes=queues.sent_bytes // 2)
+    assert evidence_of(short, fabric).saturated_low is None
 
 
 def test_the_worst_second_counts(fabric: Fabric) -> None:
