@@ -38,6 +38,14 @@ SYSCTLS = (
 )  # fmt: skip
 
 
+def _as_a_shell_would() -> None:
+    """Before the command starts: Ctrl-C works, even if it does not here; and a test run that is killed takes it along."""
+    from fabric.kernel import die_with_parent
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    die_with_parent()
+
+
 def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Return when the condition holds; fail, naming it, when it does not within the deadline."""
     until = time.monotonic() + deadline_s
@@ -230,7 +238,7 @@ class Fabriclab:
         process = subprocess.Popen(
             [*COMMAND, *words], cwd=self.folder, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "COLUMNS": "200"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_as_a_shell_would,
         )  # fmt: skip
         self.started.append(process)
         return process
