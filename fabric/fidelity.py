@@ -24,7 +24,7 @@ _SECOND = 1.0
 class Evidence:
     """What the machine did during the measured window; None where there was nothing to judge.
 
-    `switch_delay` is how long a packet stays inside a switch on average, before any queue, as a share of a full frame's
+    `samples` is how many telemetry samples fell into the window. `switch_delay` is how long a packet stays inside a switch on average, before any queue, as a share of a full frame's
     time on a link: by Little's law, packets inside over packets per second. Shares are 0..1: `controller_busy` of one
     core, by its busiest thread in its worst second; `steal` of all cores likewise. `late_ms` is the sampler's 99th percentile of lateness,
     `missed` the share of its samples that it had to skip. `saturated_low` and `saturated_high` are the 5th and 95th
@@ -35,6 +35,7 @@ class Evidence:
     per switch. `release_late` is how late the last rank began, as a share of the iteration, in the median iteration.
     """
 
+    samples: float | None = None
     switch_delay: float | None = None
     controller_busy: float | None = None
     steal: float | None = None
@@ -64,6 +65,7 @@ class Limit:
 # link, where it carries 0.995 of the ideal, and the same at 50 Mb/s, where it carries 0.65. What tells the two apart is
 # how long packets wait inside it: 0.1 and 10 frame times.
 LIMITS = (
+    Limit("samples", 4, 2, False, "{:.0f} telemetry samples fell into the measured window: iterate more, or longer"),
     Limit("switch_delay", 0.5, 1.0, True, "packets waited {:.2f} frame times inside a switch"),
     Limit("controller_busy", 0.70, 0.90, True, "the controller's thread used {:.0%} of a core"),
     Limit("steal", 0.10, 0.25, True, "the hypervisor took {:.0%} of the processors in the worst second"),
@@ -127,6 +129,7 @@ def gather(
     late = queues.late_ms[inside]
     low, high = _saturated(queues, mbps, window)
     return Evidence(
+        samples=float(inside.sum()),
         switch_delay=_switch_delay(queues, fabric, window, frame * 8e-6 / max(mbps.values())),
         controller_busy=_worst(seconds, lambda sample: _busy(sample, "controller")),
         steal=_worst(seconds, lambda sample: sample.steal),

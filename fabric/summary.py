@@ -223,6 +223,11 @@ def _switches_between_ends(fabric: Fabric, seen: Recorded) -> int:
 
 def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
     """What the queues and sockets say of the window."""
+    senders = [end for end in seen.sockets if end["role"] == "sender"]
+    row = replace(
+        row, retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
+        spurious_retransmits=sum(end["spurious_retransmits"] for end in senders),
+    )  # fmt: skip
     queues = seen.queues
     inside = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
     if len(inside) < 2:
@@ -236,9 +241,6 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         row, busiest_port=queues.interfaces[busiest],
         queue_p50_packets=float(np.percentile(backlog, 50)), queue_p95_packets=float(np.percentile(backlog, 95)),
         drops=int((queues.drops[last] - queues.drops[first]).sum()), spine_bytes=int(sent[spine].sum()),
-        retransmits=sum(end["retransmits"] for end in seen.sockets if end["role"] == "sender"),
-        spurious_retransmits=sum(end["spurious_retransmits"] for end in seen.sockets if end["role"] == "sender"),
-        ce_marked=sum(end["ce_marked"] for end in seen.sockets if end["role"] == "sender"),
     )  # fmt: skip
 
 
