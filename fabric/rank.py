@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fabric.schedule import Schedule, Transfer
 
-__all__ = ["Edge", "Iteration", "Program", "edges", "expected", "initial", "play", "program"]
+__all__ = ["Edge", "Program", "expected", "initial", "play", "program"]
 
 Edge = tuple[int, int]  # (peer rank, channel)
 _PATTERN = 251  # a prime, so that a chunk put in the wrong place shows
@@ -35,15 +35,6 @@ class Program:
     receives: Mapping[Edge, tuple[Transfer, ...]]
     waits: Mapping[int, int]  # transfer to send -> how many completions it waits for
     wakes: Mapping[int, tuple[int, ...]]  # completed transfer -> transfers it counts for
-
-
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """When a rank began and ended, CLOCK_MONOTONIC seconds, and how many elements were wrong."""
-
-    start: float
-    end: float
-    wrong: int
 
 
 def program(schedule: Schedule, rank: int) -> Program:
@@ -214,8 +205,3 @@ class _Receiver:
         self.socket, self.queue = channel, queue
         self.done = 0
         self.scratch = bytearray()
-
-
-def edges(schedules: Sequence[Schedule]) -> list[tuple[int, int, int]]:
-    """Every (source rank, destination rank, channel) that any of the schedules uses, in order of first use."""
-    return list(dict.fromkeys((item.src, item.dst, item.channel) for schedule in schedules for item in schedule.transfers))

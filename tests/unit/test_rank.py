@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fabric.collectives.ring_allreduce import ring_allreduce
-from fabric.rank import Edge, edges, expected, initial, play, program
+from fabric.rank import Edge, expected, initial, play, program
 from fabric.schedule import Op, Schedule, Transfer
 
 DEADLINE_S = 30.0
@@ -38,7 +38,7 @@ def wired(schedule: Schedule) -> Iterator[Wires]:
     """Non-blocking socket pairs for all of a schedule's connections, with buffers far smaller than what they carry."""
     wires = Wires()
     with ExitStack() as stack:
-        for src, dst, channel in edges([schedule]):
+        for src, dst, channel in schedule.connections:
             pair = socket.socketpair()
             for end in pair:
                 stack.enter_context(end)
@@ -137,10 +137,6 @@ def test_a_rank_without_work_returns_at_once() -> None:
     play_one(schedule, 2, Wires(), data, time.monotonic() + DEADLINE_S)
     assert np.array_equal(data, initial(2, 2, 0, "int32"))
 
-
-def test_edges_are_the_connections_in_order_of_first_use() -> None:
-    """Each connection once, over several schedules."""
-    assert edges([ring_allreduce(3, 6), ring_allreduce(3, 600)]) == [(0, 1, 0), (1, 2, 0), (2, 0, 0)]
 
 
 def test_a_deadline_names_whom_a_rank_waits_for() -> None:
