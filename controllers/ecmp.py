@@ -6,16 +6,15 @@ core empty (hash polarization); this baseline is an honest one, and the experime
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from fabric.app import FabricApp
 from fabric.graph import Switch
-from fabric.openflow import HashIntoRegister, Match, Output, Rule
+from fabric.openflow import HashIntoRegister, Match, Output, Rule, basis_of
 from fabric.paths import next_hops
 
-__all__ = ["Ecmp", "basis_of"]
+__all__ = ["Ecmp"]
 
 
 class Ecmp(FabricApp):
@@ -41,8 +40,3 @@ class Ecmp(FabricApp):
                     yield Rule(Match(ip_dst=nic.ip), (Output(ports[0].number),))
                 else:
                     yield Rule(Match(ip_dst=nic.ip), (HashIntoRegister(basis, len(ports)),), goto=table_of[ports])
-
-
-def basis_of(hash_basis: int, dpid: int) -> int:
-    """A switch's own 16-bit basis, from the run's and its datapath id."""
-    return int.from_bytes(hashlib.sha256(f"{hash_basis}/{dpid}".encode()).digest()[:2], "big")

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fabric.silences import Silences
+
 __all__ = ["FlowCount", "run_flows"]
 
 _CHUNK = bytes(256 * 1024)
@@ -25,12 +27,22 @@ _SO_MAX_PACING_RATE = 47  # without sch_fq TCP paces by itself
 
 @dataclass
 class FlowCount:
-    """Bytes that one flow's receiver has got: when the first came, and the running total at each sample."""
+    """Bytes that one flow's receiver has got: when the first came, the running total at each sample, its silences."""
 
     total: int = 0
     first: float | None = None
     t: list[float] = field(default_factory=list)
     nbytes: list[int] = field(default_factory=list)
+    silences: Silences | None = None
+
+    def heard(self, nbytes: int, now: float) -> None:
+        """Add what has come."""
+        if self.first is None:
+            self.first = round(now, 6)
+            self.silences = Silences(now)
+        elif self.silences is not None:
+            self.silences.heard(now)
+        self.total += nbytes
 
     def sample(self, now: float) -> None:
         """Note the running total."""
@@ -39,7 +51,8 @@ class FlowCount:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
-        return {"first": self.first, "t": self.t, "nbytes": self.nbytes}
+        silences = self.silences.to_json() if self.silences else []
+        return {"first": self.first, "t": self.t, "nbytes": self.nbytes, "silences": silences}
 
 
 def run_flows(
@@ -84,6 +97,9 @@ def run_flows(
                 _send(outgoing[descriptor])
     _take(receivers, counts)
     _sample(counts)
+    for count in counts.values():
+        if count.silences is not None:
+            count.silences.heard(time.monotonic())  # one that has not ended counts as far as it was seen
     poll.close()
     return counts
 
@@ -112,9 +128,8 @@ def _count(channel: socket.socket, count: FlowCount) -> None:
         got = channel.recv_into(_SINK, len(_SINK), socket.MSG_TRUNC)
     except BlockingIOError:
         return
-    if got and count.first is None:
-        count.first = round(time.monotonic(), 6)
-    count.total += got
+    if got:
+        count.heard(got, time.monotonic())
 
 
 _SINK = bytearray(_RECEIVE_BUFFER)

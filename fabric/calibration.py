@@ -42,7 +42,7 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox) -> float:
     )
     bench = replace(
         point, fabric=fabric, topology=Use(use="single-switch"), controller=Controller(use="two-level"),
-        collective=collective, load=(), duration_s=None,
+        collective=collective, load=(), duration_s=None, events=(),
     )  # fmt: skip
     a, b = fabric.hosts
     edges = {

@@ -200,6 +200,36 @@ def plot(
             _out.print(str(path), highlight=False, soft_wrap=True)
 
 
+@app.command("check-controller")
+def check_controller(
+    controller: Annotated[str, typer.Argument(help="a name, pkg.module, or ./file.py", show_default=False)],
+    overrides: Annotated[list[str], typer.Option("--set", help="a parameter of the controller: key=value (may be repeated)")] = [],  # noqa: B006
+    topologies: Annotated[list[str], typer.Option("--topology", help="e.g. fat-tree,k=4 (may be repeated); by default single-switch and that")] = [],  # noqa: B006
+    max_rules: Annotated[int, typer.Option(min=1, help="the rules a switch may hold; 2000 is an assumption of what hardware does")] = 2000,
+    poll_ms: Annotated[int, typer.Option(min=10, max=5000, help="how often counters are read")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")] = False,
+) -> None:
+    """Judge anyone's controller: routes, limits, and what it survives; no root."""
+    from fabric.check_controller import check, request
+    from fabric.screen import verdict_table
+
+    asked = request(controller, overrides, topologies, Path.cwd(), max_rules=max_rules, poll_ms=poll_ms)
+    reports = []
+    with _err.status("starting") as status:
+        for report in check(asked, lambda what: status.update(what)):
+            reports.append(report)
+            if not as_json:
+                _out.print(verdict_table(report))
+    passed = all(report.passed for report in reports)
+    if as_json:
+        print(json.dumps({"controller": controller, "passed": passed, "reports": [report.to_json() for report in reports]}))
+    else:
+        failed = sum(finding.verdict == "FAIL" for report in reports for finding in report.findings)
+        _out.print(f"{controller}: {'all checks passed' if passed else f'{failed} checks failed'}", markup=False, highlight=False, soft_wrap=True)
+    if not passed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def clean() -> None:
     """Remove exactly what a killed run left behind (root)."""

@@ -1,4 +1,4 @@
-"""Starts the controller process in a folder of its own, and waits until its switches are ready."""
+"""Starts the controller process in a folder of its own, and waits until its switches are ready; kills and restarts it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,36 @@ __all__ = ["Controller", "controller_process"]
 
 _LISTEN_DEADLINE_S = 30.0
 _READY_DEADLINE_S = 60.0
+_MARKERS = ("listening", "ready")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Controller:
-    """A running controller process."""
+    """A controller process: `companion` is its present life, or its last one."""
 
     companion: Companion
+    _lives: contextlib.ExitStack
+    _killed: bool = False
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; its switches notice when they ask for it."""
+        self.companion.process.kill()
+        self.companion.process.wait()
+        self._killed = True
+
+    def restart(self) -> None:
+        """Start it again in the same folder, on the same port; its markers there are new ones."""
+        if not self._killed:
+            self.kill()
+        for marker in _MARKERS:
+            (self.companion.folder / marker).unlink(missing_ok=True)
+        self.companion = self._lives.enter_context(_life(self.companion.folder))
+        self._killed = False
+
+    def check_alive(self) -> None:
+        """RunError when it has ended without being told to."""
+        if not self._killed:
+            self.companion.check_alive()
 
     def wait_listening(self) -> None:
         """Return when switches may connect."""
@@ -33,18 +56,28 @@ class Controller:
         self.companion.wait_for("ready", _READY_DEADLINE_S, "get barriers back from every switch")
 
     def exceptions(self) -> int:
-        """How many tracebacks its log holds."""
+        """How many tracebacks its log holds, over all its lives."""
         return self.companion.log.read_text(errors="replace").count("Traceback (most recent call last)")
 
 
 @contextlib.contextmanager
 def controller_process(
-    folder: Path, fabric: Fabric, *, app: str, parameters: Mapping[str, Any], poll_ms: int, hash_basis: int, port: int = 6653
-) -> Iterator[Controller]:
-    """Start `app` (a module or a file) for a fabric; it gets the topology and its own parameters, nothing else."""
+    folder: Path, fabric: Fabric, *, app: str, parameters: Mapping[str, Any], poll_ms: int, hash_basis: int, port: int = 6653,
+    mbps: float | None = None, hints: Path | None = None,
+) -> Iterator[Controller]:  # fmt: skip
+    """Start `app` (a module or a file) for a fabric; it gets the topology and its own parameters, nothing else.
+
+    `mbps` is the rate that links were built for, which operators know and virtual ports do not tell; `hints` is where it
+    shall listen for announcements of a collective, when there will be any.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "topology.json").write_text(json.dumps(fabric.to_json()))
     setup = {"app": app, "port": port, "poll_ms": poll_ms, "hash_basis": hash_basis, "parameters": dict(parameters)}
+    setup |= {"mbps": mbps, "hints": str(hints) if hints else None}
     (folder / "controller.json").write_text(json.dumps(setup, indent=1))
-    with companion("the controller", "fabric.manager", folder) as running:
-        yield Controller(running)
+    with contextlib.ExitStack() as lives:
+        yield Controller(lives.enter_context(_life(folder)), lives)
+
+
+def _life(folder: Path) -> contextlib.AbstractContextManager[Companion]:
+    return companion("the controller", "fabric.manager", folder)

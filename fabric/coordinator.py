@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fabric.background import run_flows
 from fabric.kernel import die_with_parent, enter_namespace, namespace_of
 from fabric.rank import expected, initial, play, program
-from fabric.schedule import Schedule, Transfer
+from fabric.schedule import Schedule
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
 
 _MESSAGE_LIMIT = 4 * 1024 * 1024
@@ -99,7 +100,7 @@ def main() -> int:
 
 def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> None:
     started = time.monotonic()
-    schedules = [_schedule(item) for item in plan["schedules"]]
+    schedules = [Schedule.from_json(item) for item in plan["schedules"]]
     namespaces = {host: namespace_of(pid) for host, pid in plan["host_pids"].items()}
     gc.collect()
     gc.freeze()  # so that children share the pages
@@ -132,6 +133,8 @@ def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequ
             for child in ranks:
                 child.hear(time.monotonic() + _SETUP_DEADLINE_S)
             release = _release(ranks)
+            if index == 0 and number == -plan["warmup"]:
+                _write(records, event="release", release=release)
             deadline = release + plan["iteration_deadline_s"]
             for child in ranks:
                 child.tell({"do": "play", "release": release, "deadline": deadline})
@@ -142,6 +145,7 @@ def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequ
                 starts_ms=[1e3 * (item["start"] - release) for item in done],
                 ends_ms=[1e3 * (item["end"] - release) for item in done],
                 wrong=sum(item["wrong"] for item in done),
+                silences=[line for item in done for line in item["silences"]],
             )  # fmt: skip
 
 
@@ -169,14 +173,6 @@ def _release(children: Sequence[Child]) -> float:
 
 def _write(records: IO[str], **line: Any) -> None:
     records.write(json.dumps({"t": round(time.monotonic(), 6), **line}, separators=(",", ":")) + "\n")
-
-
-def _schedule(item: Mapping[str, Any]) -> Schedule:
-    transfers = tuple(
-        Transfer(number, src, dst, start, stop, op, tuple(after), channel)
-        for number, (src, dst, start, stop, op, after, channel) in enumerate(item["transfers"])
-    )
-    return Schedule(item["collective"], item["ranks"], item["elements"], transfers)
 
 
 def _fork(name: str, namespace: int, body: Callable[[socket.socket], None], children: list[Child]) -> Child:
@@ -283,15 +279,23 @@ def _rank_body(
         elif message["do"] == "play":
             time.sleep(max(0.0, message["release"] - time.monotonic()))
             start = time.monotonic()
-            play(parts[index], data, outgoing, incoming, message["deadline"])
+            quiet = play(parts[index], data, outgoing, incoming, message["deadline"])
             end = time.monotonic()
-            right = expected(len(plan["ranks"]), parts[index].elements, number, plan["dtype"])
-            wrong = int(np.count_nonzero(data != right)) if plan["check"] else 0
-            _tell(channel, start=start, end=end, wrong=wrong)
+            wrong = _wrong(schedules[index], rank, number, data) if plan["check"] else 0
+            # [source rank, destination rank, channel, begin, seconds]
+            silences = [[src, rank, lane, *one] for (src, lane), found in quiet.items() for one in found]
+            _tell(channel, start=start, end=end, wrong=wrong, silences=silences)
         elif message["do"] == "report":
             sockets = _reports(outgoing, plugs.outgoing, "collective", "sender")
             sockets += _reports(incoming, plugs.incoming, "collective", "receiver")
             _tell(channel, sockets=sockets)
+
+
+def _wrong(schedule: Schedule, rank: int, iteration: int, data: npt.NDArray[np.generic]) -> int:
+    """How many elements of a rank's data are not its group's sum."""
+    dtype = str(data.dtype)
+    right = expected(schedule.ranks, schedule.elements, iteration, dtype, groups=schedule.groups, rank=rank)
+    return int(np.count_nonzero(data != right))
 
 
 def _fork_loaded_hosts(plan: Mapping[str, Any], namespaces: Mapping[str, int], children: list[Child]) -> list[Child]:

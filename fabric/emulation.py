@@ -12,7 +12,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from typing import Any
 from fabric import plugins
 from fabric.control import Controller, controller_process
 from fabric.errors import RunError
+from fabric.events import expand, read_happened
 from fabric.experiment import Point
+from fabric.faults import Faults
 from fabric.graph import Port
 from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
@@ -28,9 +30,12 @@ from fabric.kernel import read_sysctl
 from fabric.links import Shape
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
+from fabric.paths import Path as Hops
+from fabric.probes import PERIOD_MS, Probe, choose, recoveries
 from fabric.process import Companion, companion
 from fabric.sandbox import Sandbox
 from fabric.seeds import number
+from fabric.tcp import Endpoints
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
 from fabric.workload import Workload
 
@@ -43,6 +48,9 @@ _SHUTDOWN_DRAIN_S = 3.0
 _SLOWEST_EXPECTED = 60  # times the ideal, before an iteration is called stalled
 _SHORTEST_DEADLINE_S = 20.0
 _CONTROLLER_PORT = 6653
+_TURN_S = 0.05
+_LONGEST_RUN_S = 24 * 3600.0
+_BEGINS = {"load": "begin", "release": "release"}  # records of the traffic that events count from; the first one does
 _OVS_SEND_BUFFER = 64 << 20
 _OVS_RECEIVE_BUFFER = 4 << 20
 
@@ -99,8 +107,10 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
-        with _sampler(up) as sampler:
+        probes = choose(point.fabric, expand(point.events), point.seed, _udp_path(up))
+        with _sampler(up) as sampler, _prober(up, probes):
             _drive(up, sampler, ideal_ms, progress)
+        _write_recovery(up)
         wrong = up.network.read_back()
         record = _network_record(up, idle_rtt_ms, wrong)
         (folder / "network.json").write_text(json.dumps(record, indent=1))
@@ -111,7 +121,7 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[
     source = plugins.find("controller", point.controller.use, point.base)
     control = controller_process(
         folder / "controller", point.fabric, app=source.module, parameters=point.controller.params,
-        poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT,
+        poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
     )  # fmt: skip
     ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
     with (
@@ -180,25 +190,70 @@ def _sampler(up: _Running) -> Iterator[Companion]:
         running.check_alive()
 
 
+def _udp_path(up: _Running) -> Callable[[str, str, Endpoints], Hops | None]:
+    """The installed path of a UDP packet."""
+    return lambda src, dst, endpoints: installed_path(up.ovs, up.point.fabric, src, dst, endpoints, "udp")
+
+
+@contextlib.contextmanager
+def _prober(up: _Running, probes: Sequence[Probe]) -> Iterator[None]:
+    """Probes flow within the block, which begins with the first of them and ends with the last that arrived."""
+    pinned = [probe for probe in probes if probe.path is not None]
+    folder = up.folder / "probes"
+    if probes:
+        folder.mkdir()
+        (folder / "probes.json").write_text(json.dumps([probe.to_json() for probe in probes], indent=1))
+    if not pinned:
+        yield
+        return
+    pid = up.network.host_pid
+    plan = {
+        "period_ms": PERIOD_MS,
+        "until": time.monotonic() + _LONGEST_RUN_S,
+        "probes": [{**probe.to_json(), "src_pid": pid(probe.src), "dst_pid": pid(probe.dst)} for probe in pinned],
+    }
+    (folder / "prober.json").write_text(json.dumps(plan))
+    with companion("the prober", "fabric.prober", folder) as running:
+        running.wait_for("ready", 10, "send its first packets")
+        yield
+        running.check_alive()
+
+
+def _write_recovery(up: _Running) -> None:
+    """What the probes say of each event, for a person; the row is computed from the same record."""
+    found = recoveries(read_happened(up.folder / "events.jsonl"), up.folder / "probes")
+    if found:
+        lines = "".join(json.dumps(one.to_json()) + "\n" for one in found)
+        (up.folder / "recovery.jsonl").write_text(lines)
+
+
 def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress) -> None:
     """Start the traffic, follow it to its end, and let the queues drain."""
+    faults = Faults(up.network, up.controller, expand(up.point.events), up.folder / "events.jsonl")
     with traffic_process(up.folder / "traffic", _traffic(up, ideal_ms)) as traffic:
         while traffic.companion.running():
-            _watch(up, sampler, traffic, progress)
-        _watch(up, sampler, traffic, progress)
+            _watch(up, sampler, traffic, progress, faults)
+        _watch(up, sampler, traffic, progress, None)
     until = time.monotonic() + _SHUTDOWN_DRAIN_S
     while time.monotonic() < until and not _drained(up):
         time.sleep(SAMPLE_MS / 1000)
     time.sleep(2 * SAMPLE_MS / 1000)  # a last sample of the quiet network
 
 
-def _watch(up: _Running, sampler: Companion, traffic: TrafficProcess, progress: Progress) -> None:
+def _watch(
+    up: _Running, sampler: Companion, traffic: TrafficProcess, progress: Progress, faults: Faults | None
+) -> None:
+    """One turn; without `faults` the last one, in which nothing may happen to the network any more."""
     up.ovs.check_alive()
-    up.controller.companion.check_alive()
+    up.controller.check_alive()
     sampler.check_alive()
     for record in traffic.records():
         progress(record)
-    time.sleep(0.05)
+        if faults and record["event"] in _BEGINS:
+            faults.begin(record[_BEGINS[record["event"]]])
+    if faults:
+        time.sleep(min(_TURN_S, faults.due_in_s()))
+        faults.act()
 
 
 def _drained(up: _Running) -> bool:

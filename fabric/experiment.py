@@ -6,6 +6,7 @@ Nothing here touches the machine, and nothing of Ryu is imported: controllers ar
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import re
@@ -20,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
 from fabric.errors import RequestError
+from fabric.events import asked_wrongly, strangers
 from fabric.graph import Fabric
 from fabric.keys import (
     ETHERNET_HEADER,
@@ -27,6 +29,7 @@ from fabric.keys import (
     Collective,
     Controller,
     Ecn,
+    Event,
     ExperimentFile,
     Links,
     Load,
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
     from fabric.load import Flow
 
 __all__ = [
-    "Collective", "Controller", "Ecn", "Experiment", "Links", "Load", "Point", "Transport", "Use",
+    "Collective", "Controller", "Ecn", "Event", "Experiment", "Links", "Load", "Point", "Transport", "Use",
     "flows", "load_experiment", "parse_override", "placement", "schema",
 ]  # fmt: skip
 
@@ -84,6 +87,7 @@ class Point:
     transport: Transport
     duration_s: float | None
     base: Path
+    events: tuple[Event, ...] = ()
 
     @property
     def label(self) -> str:
@@ -102,7 +106,10 @@ class Point:
         plain = {key: getattr(self, key) for key in ("index", "variant", "repeat", "seed", "duration_s", "poll_ms")}
         models = {key: getattr(self, key) for key in ("topology", "links", "controller", "collective", "transport")}
         dumped = {key: model and model.model_dump(mode="json") for key, model in models.items()}
-        return {**plain, **dumped, "load": [load.model_dump(mode="json") for load in self.load], "fabric": fabric}
+        return {**plain, **dumped, **self._lists(), "fabric": fabric}
+
+    def _lists(self) -> dict[str, Any]:
+        return {key: [item.model_dump(mode="json") for item in getattr(self, key)] for key in ("load", "events")}
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,9 @@ def _flows_of(point: Point, index: int) -> list[Flow]:
         text = told(load.hosts, "hosts with two or more free of ranks", "use fewer ranks, or write hosts: all")
         raise RequestError(f"load.hosts: {text}")
     plugin = plugins.load("load", load.use, point.base)
-    found: list[Flow] = plugin(hosts, seeds.rng(point.seed, f"load{index}"), **load.params)
+    asked = {"fabric": point.fabric} if "fabric" in inspect.signature(plugin).parameters else {}
+    seed = point.seed if load.seed is None else load.seed + point.repeat - 1
+    found: list[Flow] = plugin(hosts, seeds.rng(seed, f"load{index}"), **asked, **load.params)
     return [replace(flow, mbps=load.mbps) for flow in found] if load.mbps is not None else list(found)
 
 
@@ -198,7 +207,7 @@ def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile
             index=len(points), variant=name, repeat=repeat + 1, seed=file.seed + repeat,
             topology=file.topology, fabric=check.fabric(file.topology), links=file.links,
             controller=file.controller, collective=file.collective, load=file.load,
-            transport=file.transport, duration_s=file.duration_s, base=check.base,
+            transport=file.transport, duration_s=file.duration_s, base=check.base, events=file.events,
         ))  # fmt: skip
     return tuple(points)
 
@@ -234,6 +243,7 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
             "remove duration_s or collective",
         )
         yield Problem(("duration_s",), text)
+    yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
     if collective is not None:
         yield from _ranks(collective)
@@ -293,6 +303,7 @@ class _Checks:
         arm.refuse([*_whole(arm, file), *self.plugins(file)])
         arm.refuse(_tried(arm, ("topology",), file.topology, lambda: self.fabric(file.topology)))
         fabric = self.fabric(file.topology)
+        arm.refuse(strangers(file.events, fabric))
         if file.collective is not None:
             arm.refuse(_unknown_hosts(file.collective, fabric))
             arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric)))

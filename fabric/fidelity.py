@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from fabric.events import Happened, InForce, in_force
 from fabric.graph import Fabric
 from fabric.telemetry import CpuSample, Ints, Queues, utilisation
 
@@ -18,6 +20,7 @@ __all__ = ["LIMITS", "Evidence", "Limit", "Verdict", "gather", "judge"]
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 _SECOND = 1.0
+_FEW = 10  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +123,17 @@ def gather(
     idle_rtt_ms: float,
     switches_on_path: int,
     release_late: float | None,
+    happened: Sequence[Happened] = (),
 ) -> Evidence:
     """The evidence of one window (CLOCK_MONOTONIC seconds); `mbps` is each interface's configured rate,
-    `frame` the size in bytes of a full one.
+    `frame` the size in bytes of a full one. What `happened` to links counts: a link is judged by the rate in force, and
+    losses only where no interface was down.
     """
     seconds = _by_second(cpu, window)
     inside = (queues.t >= window[0]) & (queues.t <= window[1])
     late = queues.late_ms[inside]
-    low, high = _saturated(queues, mbps, window)
+    force = in_force(queues.t, mbps, queues.interfaces, happened)
+    low, high = _saturated(queues, mbps, force, window)
     return Evidence(
         samples=float(inside.sum()),
         switch_delay=_switch_delay(queues, fabric, window, frame * 8e-6 / max(mbps.values())),
@@ -137,8 +143,8 @@ def gather(
         missed=float(queues.missed[inside].sum() / (len(late) + queues.missed[inside].sum())) if len(late) else None,
         saturated_low=low,
         saturated_high=high,
-        burst_frames=_burst_frames(queues, mbps, frame, window),
-        unaccounted=_unaccounted(queues, fabric),
+        burst_frames=_burst_frames(queues, force, frame, window),
+        unaccounted=_unaccounted(queues, fabric, force),
         idle_hop_ms=idle_rtt_ms / 2 / max(1, switches_on_path),
         release_late=release_late,
     )
@@ -165,17 +171,21 @@ def _worst(seconds: Sequence[Sequence[CpuSample]], value: Callable[[CpuSample], 
     return max(float(np.mean([value(sample) for sample in second])) for second in seconds)
 
 
-def _saturated(queues: Queues, mbps: Mapping[str, float], window: tuple[float, float]) -> tuple[float | None, float | None]:
+def _saturated(
+    queues: Queues, mbps: Mapping[str, float], force: InForce, window: tuple[float, float]
+) -> tuple[float | None, float | None]:
     """How near a link comes to its rate while its queue is never empty: percentiles 5 and 95 over links.
 
     A link counts between two samples when at the first more was waiting than it can send until the second, so that it
-    had no reason to rest; and is judged when these stretches make a second.
+    had no reason to rest, and its rate did not change; and is judged when these stretches make a second.
     """
     t, share = utilisation(queues, mbps)
     inside = (t >= window[0]) & (t <= window[1])
     step = np.diff(queues.t)
-    rate = np.array([mbps[name] for name in queues.interfaces]) * 1e6 / 8
-    waiting = queues.backlog_bytes[:-1] >= step[:, np.newaxis] * rate
+    configured = np.array([mbps[name] for name in queues.interfaces])
+    now = force.mbps[:-1]
+    share = share * np.divide(configured, now, out=np.ones_like(now), where=now > 0)
+    waiting = force.steady & (queues.backlog_bytes[:-1] >= step[:, np.newaxis] * (now * 1e6 / 8))
     rates = []
     for column in range(share.shape[1]):
         chosen = waiting[:, column] & inside
@@ -186,13 +196,15 @@ def _saturated(queues: Queues, mbps: Mapping[str, float], window: tuple[float, f
     return float(np.percentile(rates, 5)), float(np.percentile(rates, 95))
 
 
-def _burst_frames(queues: Queues, mbps: Mapping[str, float], frame: int, window: tuple[float, float]) -> float | None:
+def _burst_frames(queues: Queues, force: InForce, frame: int, window: tuple[float, float]) -> float | None:
     """The largest excess of bytes sent over rate x time, over all links and all stretches between two samples."""
     inside = (queues.t >= window[0]) & (queues.t <= window[1])
     if inside.sum() < 2:
         return None
-    rate = np.array([mbps[name] for name in queues.interfaces]) * 1e6 / 8
-    ahead = queues.sent_bytes[inside] - rate * (queues.t[inside] - window[0])[:, np.newaxis]
+    rate = force.mbps[inside] * 1e6 / 8
+    # Between two samples a rate may have changed: the higher one is allowed.
+    allowed = np.maximum(rate[1:], rate[:-1]) * np.diff(queues.t[inside])[:, np.newaxis]
+    ahead = queues.sent_bytes[inside] - np.concatenate((np.zeros_like(rate[:1]), np.cumsum(allowed, axis=0)))
     return float((ahead - np.minimum.accumulate(ahead, axis=0)).max() / frame)
 
 
@@ -223,9 +235,29 @@ def _switch_delay(queues: Queues, fabric: Fabric, window: tuple[float, float], f
     return float(waiting / rate / frame_s) if rate > 0 else None
 
 
-def _unaccounted(queues: Queues, fabric: Fabric) -> float | None:
-    """Packets into switches that neither left them nor stand in a queue at the end; a share of those in."""
+def _unaccounted(queues: Queues, fabric: Fabric, force: InForce) -> float | None:
+    """Packets into switches that neither left them nor stand in a queue at the end; a share of those in.
+
+    What a dead link swallows is no defect of the emulation: with events, only stretches without one count.
+    """
     if len(queues.t) < 2:
         return None
     entered, inside = _inside(queues, fabric)
-    return max(0.0, float(inside[-1] / entered[-1])) if entered[-1] else None
+    if force.whole.all():
+        return max(0.0, float(inside[-1] / entered[-1])) if entered[-1] else None
+    lost = into = 0
+    for first, last in _stretches(force.whole):
+        lost += max(0, _least(inside[: last + 1][-_FEW:]) - _least(inside[first : last + 1][:_FEW]))
+        into += int(entered[last] - entered[first])
+    return lost / into if into else None
+
+
+def _least(inside: Ints) -> int:
+    """What was still inside at the quietest of a few samples: packets under way are not lost."""
+    return int(inside.min())
+
+
+def _stretches(whole: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last sample of each stretch of intervals that hold."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], whole.astype(np.int8), [0]))))
+    return [(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2], strict=True)]

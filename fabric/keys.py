@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
-    "ETHERNET_HEADER", "Collective", "Controller", "Ecn", "ExperimentFile", "Links", "Load", "Transport", "Use", "schema",
+    "ETHERNET_HEADER", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Transport", "Use", "schema",
 ]  # fmt: skip
 
 ETHERNET_HEADER = 14
@@ -94,13 +94,18 @@ class Collective(Use):
 
 
 class Load(Use):
-    """Background flows beside the collective; `mbps` is the rate of each, None for as fast as TCP goes."""
+    """Background flows beside the collective; `mbps` is the rate of each, None for as fast as TCP goes.
+
+    With a `seed` of its own a load draws from that, and nothing else changes with it; each repeat adds 1, as to the
+    file's.
+    """
 
     use: str = _use("stride")
     mbps: float | None = Field(None, gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[5])
     hosts: Literal["all", "idle"] = Field(
         "all", description="all, or idle for the hosts without a rank", examples=["idle"]
     )
+    seed: int | None = Field(None, ge=0, lt=1 << 63, description="a whole number from 0, below 2^63", examples=[7])
 
 
 class Ecn(_Values):
@@ -134,6 +139,26 @@ class Links(_Values):
         return data if given or not isinstance(data, dict) else {**data, "queue_packets": 50}
 
 
+class Event(_Values):
+    """What happens to one link, switch or the controller, `at_s` seconds after the traffic began; `times` in all.
+
+    `mbps` is the link's new rate, both ways, with `do: rate`. With `probe` a link or a switch that goes down is watched
+    by probes, and the row says how long data was lost.
+    """
+
+    at_s: float = Field(ge=0, le=3600, description="a number from 0 to 3600", examples=[5])
+    link: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = Field(
+        None, min_length=2, max_length=2, description="a list of two nodes", examples=[["p0a0", "g0c0"]]
+    )
+    switch: str | None = Field(None, description="a switch", examples=["g0c0"])
+    controller: Literal[True] | None = Field(None, description="true", examples=[True])
+    do: Literal["down", "up", "rate"] = Field(description="down, up or rate", examples=["down"])
+    mbps: float | None = Field(None, gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[5])
+    times: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[10])
+    every_s: float | None = Field(None, gt=0, le=3600, description="a number above 0 and at most 3600", examples=[2])
+    probe: bool = Field(True, description="true or false", examples=[True])
+
+
 class Transport(_Values):
     """The congestion control of every socket, by the kernel's name, and the smallest retransmission timeout."""
 
@@ -160,6 +185,11 @@ class ExperimentFile(_Values):
     )
     load: Annotated[tuple[Load, ...], BeforeValidator(_listed)] = Field(
         (), description="a list of mappings with use", examples=[[{"use": "stride", "step": 8}]]
+    )
+    events: Annotated[tuple[Event, ...], BeforeValidator(_listed)] = Field(
+        (),
+        description="a list of mappings with at_s, do, and one of link, switch and controller",
+        examples=[[{"at_s": 5, "link": ["p0a0", "g0c0"], "do": "down"}]],
     )
     duration_s: float | None = Field(
         None, gt=0, le=3600, description="a number above 0 and at most 3600", examples=[10]

@@ -18,11 +18,10 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3
 
+from fabric.counters import UNSUPPORTED, Counters, EventCounters, EventReady, PortCount
 from fabric.graph import Fabric, Port
 
 __all__ = ["Monitor"]
-
-_UNSUPPORTED = 2**64 - 1  # how a switch says that it does not count something
 
 
 class _Flush(event.EventBase):
@@ -33,6 +32,7 @@ class Monitor(RyuApp):
     """Readiness and counters, from OpenFlow alone."""
 
     OFP_VERSIONS = [ofproto_v1_3.OFP_VERSION]  # noqa: RUF012  (Ryu's own convention)
+    _EVENTS = [EventCounters, EventReady]  # noqa: RUF012
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,8 +42,9 @@ class Monitor(RyuApp):
         self.fabric = Fabric.from_json(json.loads((self.folder / "topology.json").read_text()))
         self.datapaths: Any = {}  # by dpid; Ryu's own objects
         self.barriers: set[int] | None = None
-        self.round: dict[str, list[int | None]] = {}
-        self.answered: set[int] = set()
+        self.round: dict[Port, tuple[float, PortCount]] = {}
+        self.asked: set[int] = set()
+        self.asked_at = 0.0
         self.log_file = open(self.folder / "ports.jsonl", "a")  # noqa: SIM115  (kept for the process's life)
 
     def start(self) -> Any:
@@ -93,39 +94,45 @@ class Monitor(RyuApp):
         self.barriers.discard(ev.msg.datapath.id)
         if not self.barriers:
             (self.folder / "ready").touch()
+            self.send_event_to_observers(EventReady())
 
     def _poll(self) -> None:
         due = time.monotonic()
         while True:
             due = max(due + self.period_s, time.monotonic())
             hub.sleep(max(0.0, due - time.monotonic()))
-            self._write_round()
+            self._end_round()
+            self.asked_at = time.monotonic()
             for datapath in tuple(self.datapaths.values()):
-                parser, proto = datapath.ofproto_parser, datapath.ofproto
-                datapath.send_msg(parser.OFPPortStatsRequest(datapath, 0, proto.OFPP_ANY))
+                if datapath.id in self.fabric.switch_by_dpid:
+                    self.asked.add(datapath.id)
+                    datapath.send_msg(datapath.ofproto_parser.OFPPortStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY))
 
     @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
     def on_port_stats(self, ev: Any) -> None:
-        """Keep [transmitted bytes, packets, dropped, received bytes, packets, dropped] of each port of the fabric."""
+        """Keep the counters of each port of the fabric; the round ends with the last switch's answer."""
         switch = self.fabric.switch_by_dpid.get(ev.msg.datapath.id)
-        if switch is None:
+        if switch is None or switch.dpid not in self.asked:
             return
+        now = time.monotonic()
         for stat in ev.msg.body:
             port = Port(switch.name, stat.port_no)
             if port in self.fabric.peer:
-                counters = (stat.tx_bytes, stat.tx_packets, stat.tx_dropped, stat.rx_bytes, stat.rx_packets, stat.rx_dropped)
-                self.round[port.interface] = [None if count == _UNSUPPORTED else count for count in counters]
-        self.answered.add(switch.dpid)
+                counts = (stat.tx_bytes, stat.tx_packets, stat.tx_dropped, stat.rx_bytes, stat.rx_packets, stat.rx_dropped)
+                self.round[port] = (now, PortCount(*(None if count == UNSUPPORTED else count for count in counts)))
+        if not ev.msg.flags & ev.msg.datapath.ofproto.OFPMPF_REPLY_MORE:
+            self.asked.discard(switch.dpid)
+            if not self.asked:
+                self._end_round()
 
-    def _write_round(self) -> None:
-        """One line for the answers to the last round; a switch that gave none is counted as missing."""
-        if not self.answered:
+    def _end_round(self) -> None:
+        """Write and tell what the last round brought; a switch that gave no answer is counted as missing."""
+        if not self.round:
             return
-        line = {
-            "t": round(time.monotonic(), 6),
-            "missing": len(self.fabric.switches) - len(self.answered),
-            "ports": self.round,
-        }
+        missing = len(self.fabric.switches) - len({port.node for port in self.round})
+        ports = {port.interface: count for port, (_, count) in self.round.items()}
+        line = {"t": round(time.monotonic(), 6), "missing": missing, "ports": ports}
         self.log_file.write(json.dumps(line, separators=(",", ":")) + "\n")
         self.log_file.flush()
-        self.round, self.answered = {}, set()
+        self.send_event_to_observers(EventCounters(Counters(self.asked_at, self.round, missing)))
+        self.round, self.asked = {}, set()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mininet.link import Link as MininetLink
@@ -32,6 +33,8 @@ __all__ = ["ControllerAddress", "Network", "network"]
 _SEGMENTS_A_PACKET = 1
 _RTAX_RTO_MIN = 13  # linux/rtnetlink.h
 _ADDRESS_PREFIX = 8  # every host is on 10.0.0.0/8, on-link
+_RECONNECT_MS = 1000  # the longest pause of a switch between two tries to reach its controller
+_IFF_UP = 1  # linux/if.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,22 @@ class _Switch(OVSSwitch):  # type: ignore[misc]
 
 @dataclass
 class Network:
-    """A running network. `mininet` is the live Mininet object; `shapes` is what was asked of every port."""
+    """A running network. `mininet` is the live Mininet object; `shapes` is what was asked of every port at the start.
+
+    `in_force` is what is asked of it now, `down` are the switches' ports that are to be down.
+    """
 
     fabric: Fabric
     mininet: Any
     ovs: PrivateOvs
     shapes: Mapping[Port, Shape]
     _namespaces: dict[str, int] = field(default_factory=dict)
+    in_force: dict[Port, Shape] = field(default_factory=dict)
+    down: set[Port] = field(default_factory=set)
+    _controller: ControllerAddress | None = None
+
+    def __post_init__(self) -> None:
+        self.in_force.update(self.shapes)
 
     def host_pid(self, name: str) -> int:
         """The process whose namespaces are those of a host."""
@@ -94,6 +106,7 @@ class Network:
         Raises RunError when an interface is not what was asked.
         """
         words = []
+        self._controller = controller
         for switch in self.mininet.switches:
             switch.start([controller])
             words += switch.commands
@@ -103,6 +116,57 @@ class Network:
         _configure_switch_ports(self)
         if wrong := self.read_back():
             raise RunError(f"{len(wrong)} interfaces are not what was asked, the first: {wrong[0]}")
+
+    def set_rate(self, ports: Iterable[Port], mbps: float) -> None:
+        """Give ports another rate without touching their queues; RunError when the kernel says another one."""
+        for port in ports:
+            self.in_force[port] = replace(self.in_force[port], mbps=mbps)
+            with self._around(port), IPRoute() as netlink, _probe_socket() as channel:
+                index = _indexes(netlink)[port.interface]
+                # A class is changed in place; a new one, or a new root, would drop what waits below it.
+                _, kind, arguments = next(asked for asked in requests(self.in_force[port]) if asked[0] == "add-class")
+                netlink.tc("change-class", kind, index, **arguments)
+                if wrong := _differences(netlink, channel, {port: self.in_force[port]}):
+                    raise RunError(f"a changed rate is not what was asked: {wrong[0]}")
+
+    def set_down(self, ports: Iterable[Port]) -> tuple[float, float]:
+        """Have just these ports of switches down and all others up; gives when that began and ended (CLOCK_MONOTONIC).
+
+        One end is enough: its peer loses the carrier in the same moment, as with a pulled cable. It is never a host's
+        end, which would lose its routes and neighbours with it.
+        """
+        wanted = set(ports)
+        with IPRoute() as netlink:
+            index = _indexes(netlink)
+            begin = time.monotonic()
+            for port in sorted(wanted - self.down):
+                netlink.link("set", index=index[port.interface], state="down")
+            for port in sorted(self.down - wanted):
+                netlink.link("set", index=index[port.interface], state="up")
+            end = time.monotonic()
+        self.down = wanted
+        return begin, end
+
+    def forget(self, switch: str) -> None:
+        """Cut a switch off its controller and empty its tables, as a loss of power does."""
+        self.ovs.vsctl("del-controller", switch)
+        for command in ("del-flows", "del-groups"):
+            self.ovs.ofctl(command, switch)
+
+    def reconnect(self, switch: str) -> None:
+        """Point a switch at the controller again, which then has to give it its rules anew."""
+        address = self._controller
+        if address is None:
+            raise RunError(f"{switch} has no controller to go back to: the network was never connected")
+        target = f'target="{address.protocol}:{address.IP()}:{address.port}"'
+        self.ovs.vsctl(
+            "--", "--id=@controller", "create", "Controller", target, f"max_backoff={_RECONNECT_MS}",
+            "--", "set", "bridge", switch, "controller=[@controller]",
+        )  # fmt: skip
+
+    def _around(self, port: Port) -> contextlib.AbstractContextManager[None]:
+        """The namespace that a port is in."""
+        return self.inside(port.node) if port.node in self._namespaces else contextlib.nullcontext()
 
     def set_host_sysctls(self, values: Mapping[str, str]) -> None:
         """Set sysctls in every host's namespace and read each back."""
@@ -123,14 +187,14 @@ class Network:
                 _set_rto_min(netlink, host, rto_min_ms)
 
     def read_back(self) -> list[str]:
-        """In words, every difference between what was asked and what the kernel says, over all interfaces."""
+        """In words, every difference between what is asked now and what the kernel says, over all interfaces."""
         found = []
         with IPRoute() as netlink, _probe_socket() as channel:
             ports = [port for port in self.shapes if port.node in self.fabric.switch_by_name]
-            found += _differences(netlink, channel, {port: self.shapes[port] for port in ports})
+            found += _differences(netlink, channel, {port: self.in_force[port] for port in ports}, self.down)
         for host in self.fabric.hosts:
             with self.inside(host.name), IPRoute() as netlink, _probe_socket() as channel:
-                shapes = {port: self.shapes[port] for port in self.fabric.ports_of[host.name]}
+                shapes = {port: self.in_force[port] for port in self.fabric.ports_of[host.name]}
                 found += _differences(netlink, channel, shapes)
         return found
 
@@ -170,7 +234,7 @@ def _add_nodes(net: Any, fabric: Fabric, ovs: PrivateOvs) -> None:
     for switch in fabric.switches:
         net.addSwitch(
             switch.name, cls=_Switch, dpid=f"{switch.dpid:016x}", protocols="OpenFlow13", batch=True,
-            datapath="user" if ovs.datapath == "netdev" else "kernel", reconnectms=1000,
+            datapath="user" if ovs.datapath == "netdev" else "kernel", reconnectms=_RECONNECT_MS,
         )  # fmt: skip
 
 
@@ -257,8 +321,13 @@ def _probe_socket() -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
-def _differences(netlink: Any, channel: socket.socket, shapes: Mapping[Port, Shape]) -> list[str]:
-    """Compare every port of one namespace with what was asked, by two dumps for all of them."""
+def _differences(
+    netlink: Any, channel: socket.socket, shapes: Mapping[Port, Shape], down: Collection[Port] | None = None
+) -> list[str]:
+    """Compare every port of one namespace with what was asked, by two dumps for all of them.
+
+    Ports in `down` are to be down and all others up, where it is given.
+    """
     links = {link.get_attr("IFLA_IFNAME"): link for link in netlink.get_links()}
     qdiscs: dict[int, list[Any]] = {}
     for qdisc in netlink.get_qdiscs():
@@ -274,6 +343,8 @@ def _differences(netlink: Any, channel: socket.socket, shapes: Mapping[Port, Sha
         wrong = differences(asked, got, burst)
         if (segments := link.get_attr("IFLA_GSO_MAX_SEGS")) != _SEGMENTS_A_PACKET:
             wrong.append(f"{segments} segments a packet instead of {_SEGMENTS_A_PACKET}")
+        if down is not None and bool(link["flags"] & _IFF_UP) == (port in down):
+            wrong.append("up instead of down" if port in down else "down instead of up")
         wrong += [f"offload {name} is on" for name in offloads_left_on(channel, port.interface)]
         if wrong:
             found.append(f"{port.interface}: {', '.join(wrong)}")

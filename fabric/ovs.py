@@ -53,6 +53,14 @@ class PrivateOvs:
             raise RunError(f"ovs-vsctl failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}; log: {self.log}")
         return done.stdout
 
+    def ofctl(self, command: str, bridge: str, *words: str) -> str:
+        """Run an ovs-ofctl command on a bridge, beside its controller; RunError with its own words when it fails."""
+        full = ["ovs-ofctl", "--timeout=10", "-O", "OpenFlow13", command, f"unix:{self.folder}/{bridge}.mgmt", *words]
+        done = subprocess.run(full, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RunError(f"ovs-ofctl {command} {bridge} failed: {done.stderr.strip()}; log: {self.log}")
+        return done.stdout
+
     @property
     def log(self) -> Path:
         """The log file of ovs-vswitchd."""

@@ -1,20 +1,126 @@
 """Equal-cost shortest paths of a Fabric: the sets that controllers choose from and that theory is computed on.
 
-Comes in: a `Fabric`. Goes out: next hops by switch and destination, and whole paths. A path is the sequence of
-ports that a packet leaves by, the sending host's first; hosts never forward.
+Comes in: a `Fabric`, and the ports of dead links. Goes out: next hops by switch and destination, and whole paths. A path
+is the sequence of ports that a packet leaves by, the sending host's first; hosts never forward.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from fabric.graph import Fabric, Port
 
-__all__ = ["NextHops", "Path", "equal_cost_paths", "next_hops", "spanning_tree_hops", "walk"]
+__all__ = ["NextHops", "Path", "PathSets", "equal_cost_paths", "next_hops", "spanning_tree_hops", "walk"]
 
 Path = tuple[Port, ...]
 NextHops = Mapping[str, Mapping[str, tuple[Port, ...]]]
+REMEMBERED_PATHS = 1_000_000  # paths between switches that a PathSets keeps: some 150 MB
+
+
+class PathSets:
+    """The shortest paths between hosts, and between switches, over the links that are up; worked out when asked for.
+
+    A link is down when either of its two ports is in `down`. Where all the shortest paths of the whole fabric are cut,
+    the shortest of those that remain are given. Paths are kept by pair of switches, not of hosts.
+
+    >>> from topologies.fat_tree import fat_tree
+    >>> len(PathSets(fat_tree(4))("p0e0h0", "p1e0h0"))
+    4
+    """
+
+    def __init__(self, fabric: Fabric, down: frozenset[Port] = frozenset()) -> None:
+        self._fabric = fabric
+        self._dead = down | {fabric.peer[port] for port in down if port in fabric.peer}
+        self._whole: PathSets | None = PathSets(fabric) if self._dead else None
+        self._between: dict[tuple[str, str], tuple[Path, ...]] = {}
+        self._kept = 0
+        self._distance: dict[str, dict[str, int]] = {}
+
+    def __call__(self, src: str, dst: str) -> tuple[Path, ...]:
+        """Every shortest path between two hosts, in port order; empty when nothing joins them."""
+        paths = [
+            (first, *middle, last)
+            for first in self._alive(src)
+            for last in (self._fabric.peer[port] for port in self._alive(dst))
+            for middle in self.between(self._fabric.peer[first].node, last.node)
+        ]
+        shortest = min(map(len, paths), default=0)
+        return tuple(sorted(path for path in paths if len(path) == shortest)) if self._twice(src, dst) else tuple(paths)
+
+    def between(self, src: str, dst: str) -> tuple[Path, ...]:
+        """Every shortest path from switch to switch, in port order: from a port of the first to the port into the last.
+
+        One empty path when both are the same switch; none when nothing joins them.
+        """
+        found = self._between.get((src, dst))
+        if found is None:
+            if self._kept > REMEMBERED_PATHS:
+                self._between.clear()
+                self._kept = 0
+            found = self._between[src, dst] = self._search(src, dst)
+            self._kept += len(found)
+        return found
+
+    def without(self, down: frozenset[Port]) -> PathSets:
+        """The sets when exactly these ports are down, whatever was down before; they share what was worked out."""
+        whole = self._whole or self
+        if not down:
+            return whole
+        sets = PathSets(self._fabric, down)
+        sets._whole = whole
+        return sets
+
+    def _search(self, src: str, dst: str) -> tuple[Path, ...]:
+        if self._whole is not None:
+            alive = tuple(path for path in self._whole.between(src, dst) if self._dead.isdisjoint(path))
+            if alive:  # no path can be shorter than the whole fabric's shortest
+                return alive
+        distance = self._distance_to(dst)
+        if src not in distance:
+            return ()
+        paths: list[Path] = [()]
+        nodes = [src]
+        for left in range(distance[src], 0, -1):
+            steps = [
+                ((*path, port), far)
+                for path, node in zip(paths, nodes, strict=True)
+                for port, far in self._out[node]
+                if distance.get(far) == left - 1
+            ]
+            paths, nodes = [path for path, _ in steps], [far for _, far in steps]
+        return tuple(paths)
+
+    def _distance_to(self, switch: str) -> dict[str, int]:
+        """Links from every switch that reaches it to `switch`, through switches alone."""
+        known = self._distance.get(switch)
+        if known is not None:
+            return known
+        distance = self._distance[switch] = {switch: 0}
+        queue = deque([switch])
+        while queue:
+            node = queue.popleft()
+            for _, far in self._out[node]:
+                if far not in distance:
+                    distance[far] = distance[node] + 1
+                    queue.append(far)
+        return distance
+
+    @cached_property
+    def _out(self) -> dict[str, list[tuple[Port, str]]]:
+        """By switch, its live ports to other switches and whom they reach, in port order."""
+        switches, peer = self._fabric.switch_by_name, self._fabric.peer
+        return {
+            name: [(port, peer[port].node) for port in self._alive(name) if peer[port].node in switches] for name in switches
+        }
+
+    def _alive(self, node: str) -> list[Port]:
+        return [port for port in self._fabric.ports_of[node] if port not in self._dead]
+
+    def _twice(self, *hosts: str) -> bool:
+        """Whether any of the hosts is attached more than once, so that ways of different lengths compete."""
+        return any(len(self._fabric.ports_of[host]) > 1 for host in hosts)
 
 
 def next_hops(fabric: Fabric) -> dict[str, dict[str, tuple[Port, ...]]]:

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -21,14 +21,16 @@ from types import ModuleType
 from typing import Any
 
 from fabric.errors import RequestError
+from fabric.policy import Policy
 
-__all__ = ["KINDS", "Source", "controller_parameters", "find", "load", "names"]
+__all__ = ["KINDS", "Source", "controller_parameters", "find", "load", "load_policy", "names"]
 
 KINDS = {
     "topology": "fabriclab.topologies",
     "controller": "fabriclab.controllers",
     "collective": "fabriclab.collectives",
     "load": "fabriclab.loads",
+    "policy": "fabriclab.policies",
 }
 
 
@@ -80,6 +82,19 @@ def load(kind: str, spelling: str, base: Path) -> Callable[..., Any]:
     if len(own) != 1:
         raise RequestError(f"{kind} {spelling!r}: the module defines {_offers(module)}; say which one, as {spelling}:NAME")
     return own[0]
+
+
+def load_policy(spelling: str, base: Path, options: Mapping[str, Any]) -> Policy:
+    """A policy, made with its options; RequestError when it does not take them, or cannot decide."""
+    make = load("policy", spelling, base)
+    try:
+        policy = make(**options)
+    except TypeError as err:
+        takes = inspect.signature(make)
+        raise RequestError(f"policy {spelling!r}: got options {dict(options)}: {err}; accepted: {takes}; mend the options") from err
+    if not callable(getattr(policy, "decide", None)):
+        raise RequestError(f"policy {spelling!r}: got a {type(policy).__name__} without decide(view); accepted: an object with it; add the method")
+    return policy  # type: ignore[no-any-return]
 
 
 def controller_parameters(source: Source) -> dict[str, Any] | None:

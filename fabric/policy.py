@@ -58,7 +58,7 @@ class FlowView:
 class LinkView:
     """One direction of a link, out of `port`.
 
-    `mbps` is what it can carry now, in payload as demands are: 0 when it is down, less than `configured_mbps` when
+    `mbps` is what it can carry now, in frames with their header as demands are: 0 when it is down, less than `configured_mbps` when
     telemetry found it degraded. `utilisation` is of the configured rate over the last period, 0..1. `backlog_bytes` and
     `drops` (over the last period) are of its queue, None where the switch does not tell.
     """

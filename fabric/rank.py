@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fabric.schedule import Schedule, Transfer
+from fabric.silences import Silences
 
 __all__ = ["Edge", "Program", "expected", "initial", "play", "program"]
 
@@ -63,9 +64,12 @@ def initial(rank: int, elements: int, iteration: int, dtype: str) -> npt.NDArray
     return (np.arange(elements) % _PATTERN + rank + iteration % 7).astype(dtype)
 
 
-def expected(ranks: int, elements: int, iteration: int, dtype: str) -> npt.NDArray[np.generic]:
-    """The sum of every rank's `initial`."""
-    total = ranks * (np.arange(elements) % _PATTERN + iteration % 7) + ranks * (ranks - 1) // 2
+def expected(
+    ranks: int, elements: int, iteration: int, dtype: str, *, groups: int = 1, rank: int = 0
+) -> npt.NDArray[np.generic]:
+    """What `rank` must end with: the sum of `initial` over all ranks of its group, those equal to it mod `groups`."""
+    members = range(rank % groups, ranks, groups)
+    total = len(members) * (np.arange(elements) % _PATTERN + iteration % 7) + sum(members)
     return total.astype(dtype)
 
 
@@ -75,9 +79,14 @@ def play(
     outgoing: Mapping[Edge, socket.socket],
     incoming: Mapping[Edge, socket.socket],
     deadline: float,
-) -> None:
-    """Play one iteration in place on `data`; TimeoutError when it is not over at `deadline` (CLOCK_MONOTONIC)."""
-    _Player(part, data, outgoing, incoming).run(deadline)
+) -> dict[Edge, list[tuple[float, float]]]:
+    """Play one iteration in place on `data`; TimeoutError when it is not over at `deadline` (CLOCK_MONOTONIC).
+
+    Gives each receiving edge's longest silences between the begin and its last byte, as (begin, seconds).
+    """
+    player = _Player(part, data, outgoing, incoming)
+    player.run(deadline)
+    return {edge: receiver.silences.to_json() for edge, receiver in player.receivers.items()}
 
 
 class _Player:
@@ -172,6 +181,7 @@ class _Player:
                     return
                 if got == 0:
                     raise ConnectionError(f"rank {self.part.rank}: rank {transfer.src} closed its connection in mid-collective")
+                receiver.silences.heard(time.monotonic())
                 receiver.done += got
             if receiver.done == length:
                 self._apply(receiver, transfer)
@@ -205,3 +215,4 @@ class _Receiver:
         self.socket, self.queue = channel, queue
         self.done = 0
         self.scratch = bytearray()
+        self.silences = Silences(time.monotonic())

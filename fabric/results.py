@@ -9,6 +9,7 @@
         point.json                   the resolved point: placement, flows, 5-tuples, installed paths, ideal
         network.json                 datapath, shapers asked and read back, sysctls read back
         controller/  traffic/  telemetry/   what each process was given, and what it wrote
+        events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
         rows.jsonl                   this point's rows
 """
 
@@ -43,6 +44,7 @@ class Row:
     ranks: int | None = None
     placement: str | None = None
     load: str | None = None
+    events: str | None = None
     tcp: str
     ecn: str | None = None
     mtu: int
@@ -65,6 +67,9 @@ class Row:
     load_goodput_mbps: float | None = None
     load_share_of_nb: float | None = None
     load_share_predicted: float | None = None
+    slowest_flow_slowdown: float | None = None
+    after_share_of_nb: float | None = None
+    after_slowest_flow_slowdown: float | None = None
     retransmits: int | None = None
     spurious_retransmits: int | None = None
     ce_marked: int | None = None
@@ -75,6 +80,7 @@ class Row:
     spine_bytes: int | None = None
     reroutes: int | None = None
     recovery_data_ms: float | None = None
+    recovery_complete: bool | None = None
     recovery_transport_ms: float | None = None
     wrong: int | None = None
     correct: bool | None = None

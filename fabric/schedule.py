@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,12 +67,21 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A whole collective: `ranks` buffers of `elements` numbers, and transfers whose id is their place in the tuple."""
+    """A whole collective: `ranks` buffers of `elements` numbers, and transfers whose id is their place in the tuple.
+
+    `groups` of equal size go through it side by side, each by itself: rank r belongs to group r mod `groups`.
+    """
 
     collective: str
     ranks: int
     elements: int
     transfers: tuple[Transfer, ...]
+    groups: int = 1
+
+    @property
+    def group_ranks(self) -> int:
+        """How many ranks each group has."""
+        return self.ranks // self.groups
 
     @property
     def nbytes(self) -> int:
@@ -98,6 +107,25 @@ class Schedule:
     def nbytes_sent_by(self, rank: int) -> int:
         """Payload bytes that a rank puts on the wire."""
         return sum(transfer.nbytes for transfer in self.sent_by(rank))
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold and `from_json` reads; a transfer is a list, without its id."""
+        return {
+            "collective": self.collective, "ranks": self.ranks, "elements": self.elements, "groups": self.groups,
+            "transfers": [
+                [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel]
+                for item in self.transfers
+            ],
+        }  # fmt: skip
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Schedule:
+        """The schedule that `to_json` wrote; a recorded one that does not say its groups has one."""
+        transfers = tuple(
+            Transfer(number, src, dst, start, stop, op, tuple(after), channel)
+            for number, (src, dst, start, stop, op, after, channel) in enumerate(data["transfers"])
+        )
+        return Schedule(data["collective"], data["ranks"], data["elements"], transfers, data.get("groups", 1))
 
 
 class Progress:
@@ -148,6 +176,9 @@ def check_structure(schedule: Schedule) -> None:
     if schedule.ranks < 1 or schedule.elements < 0:
         got = f"{schedule.ranks} ranks of {schedule.elements} elements"
         raise RequestError(f"{where}: got {got}; accepted: 1 rank or more, 0 elements or more")
+    if schedule.groups < 1 or schedule.ranks % schedule.groups:
+        got = f"{schedule.groups} groups of {schedule.ranks} ranks"
+        raise RequestError(f"{where}: got {got}; accepted: a number that divides the ranks; rank r is in r mod groups")
     for place, transfer in enumerate(schedule.transfers):
         if transfer.id != place:
             raise RequestError(f"{where}: the transfer at place {place} has id {transfer.id}; number them in order")
@@ -205,7 +236,7 @@ def _cycle(schedule: Schedule, stuck: set[int]) -> list[int]:
 
 
 def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
-    """Accept a schedule that leaves the sum of all ranks' buffers with every rank, whichever legal order it runs in.
+    """Accept a schedule that leaves the sum of its group's buffers with every rank, whichever legal order it runs in.
 
     Plays it `orders` times on random int64 buffers, in random orders drawn from `seed`. A send reads its elements when
     it begins or when its last byte leaves, by chance, and they are applied when it arrives: a program may do either, so
@@ -217,7 +248,7 @@ def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
     for order in range(orders):
         rng = np.random.default_rng([seed, order])
         buffers = rng.integers(0, 1 << 40, size=(schedule.ranks, len(cuts) - 1), dtype=np.int64)
-        expected = buffers.sum(axis=0)
+        expected = _group_sums(buffers, schedule.groups)
         _Interpreter(schedule, cuts, buffers, rng).run()
         wrong = np.argwhere(buffers != expected)
         if wrong.size:
@@ -226,6 +257,13 @@ def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
                 f"schedule {schedule.collective}: rank {rank} ends with a wrong sum at element {cuts[piece]} "
                 f"(random order {order} of seed {seed}); a transfer is missing, doubled, or begins too early"
             )
+
+
+def _group_sums(buffers: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.int64]:
+    """For every rank, the sum of the buffers of the ranks r, r + groups, r + 2 groups, ... of its group."""
+    members = len(buffers) // groups
+    sums = buffers.reshape(members, groups, buffers.shape[1]).sum(axis=0)
+    return np.tile(sums, (members, 1))
 
 
 def _cuts(schedule: Schedule) -> list[int]:

@@ -12,14 +12,16 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fabric.check_controller import Report
 from fabric.claims import Claim, claims
 from fabric.experiment import Experiment, Point
 from fabric.results import Row
 
-__all__ = ["Screen", "claim_table", "report", "size_label", "table", "verdicts"]
+__all__ = ["Screen", "claim_table", "report", "size_label", "table", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -157,6 +159,19 @@ def verdicts(rows: Sequence[Row]) -> str:
     """How many rows passed, in one line."""
     counts = Counter("refused" if row.refused else row.fidelity for row in rows)
     return "fidelity: " + ", ".join(f"{counts[name]} {name}" for name in ("PASS", "WARN", "FAIL", "refused"))
+
+
+def verdict_table(found: Report) -> Table:
+    """What was found of a controller on one topology, a check a line."""
+    size = f"{len(found.fabric.switches)} switches, {len(found.fabric.hosts)} hosts"
+    title = f"on {escape(found.topology)} ({size})"
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for name in ("check", "verdict", "what was seen"):
+        shown.add_column(name, no_wrap=name != "what was seen", overflow="fold")
+    for finding in found.findings:
+        colour = _COLOURS[{"NOTE": "WARN"}.get(finding.verdict, finding.verdict)]
+        shown.add_row(finding.check, f"[{colour}]{finding.verdict}[/]", escape(finding.sentence))
+    return shown
 
 
 def _reasons(rows: Sequence[Row]) -> Counter[str]:

@@ -1,7 +1,8 @@
 """The ring all-reduce: reduce-scatter, then all-gather, each rank talking only to the next one.
 
 Comes in: ranks and elements. Goes out: the Schedule, p chunks for p ranks in 2(p - 1) steps.
-Source: Patarasuk, Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69(2), 2009.
+In groups, several such rings go side by side, as several jobs do. Source: Patarasuk, Yuan, "Bandwidth optimal all-reduce
+algorithms for clusters of workstations", JPDC 69(2), 2009; of the groups: NCCL_TESTS_SPLIT="MOD groups" in nccl-tests.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from fabric.schedule import Op, Schedule, Transfer
 __all__ = ["ring_allreduce"]
 
 
-def ring_allreduce(ranks: int, elements: int) -> Schedule:
-    """A ring all-reduce of `elements` numbers over `ranks` ranks, rank r sending to r + 1.
+def ring_allreduce(ranks: int, elements: int, groups: int = 1) -> Schedule:
+    """A ring all-reduce of `elements` numbers over `ranks` ranks, rank r sending to r + `groups`.
+
+    With `groups` that many rings of ranks / groups each, all at the same time: rank r sums up with those equal to it mod
+    `groups`, so that on hosts in order each group is striped over the fabric. `ranks` is the number of all of them.
+    RequestError where a ring would be of fewer than two, or not of the same size as the others.
 
     Chunks differ by at most one element. Empty ones (fewer elements than ranks) are left out: a chunk waits only for
     itself, so its whole journey goes and no other changes.
@@ -21,22 +26,29 @@ def ring_allreduce(ranks: int, elements: int) -> Schedule:
     >>> schedule = ring_allreduce(4, 1024)
     >>> len(schedule.transfers), schedule.nbytes_sent_by(0)
     (24, 6144)
+    >>> sorted(ring_allreduce(6, 1024, groups=2).connections)
+    [(0, 2, 0), (1, 3, 0), (2, 4, 0), (3, 5, 0), (4, 0, 0), (5, 1, 0)]
     """
     if ranks < 2:
         raise RequestError(f"collective.ranks: got {ranks}; accepted: 2 or more; a ring needs a neighbour")
     if elements < 0:
         raise RequestError(f"collective.nbytes: got {elements} elements; accepted: 0 or more")
+    if groups < 1 or ranks % groups or ranks < 2 * groups:
+        known = ", ".join(str(n) for n in range(1, ranks // 2 + 1) if ranks % n == 0)
+        raise RequestError(f"collective.groups: got {groups}; accepted: {known} for {ranks} ranks, two or more in each")
+    size = ranks // groups
     transfers: list[Transfer] = []
-    carrier: dict[int, int] = {}  # by chunk: the transfer of the step before
-    for step in range(2 * (ranks - 1)):
+    carrier: dict[tuple[int, int], int] = {}  # by group and chunk: the transfer of the step before
+    for step in range(2 * (size - 1)):
         for rank in range(ranks):
-            # In each step a rank passes on the chunk it received in the step before, so chunk c starts at rank c.
-            chunk = (rank - step) % ranks
-            start, stop = (elements * edge // ranks for edge in (chunk, chunk + 1))
+            place, group = divmod(rank, groups)
+            # In each step a rank passes on the chunk it received in the step before, so chunk c starts at place c.
+            chunk = (place - step) % size
+            start, stop = (elements * edge // size for edge in (chunk, chunk + 1))
             if start == stop:
                 continue
-            after = (carrier[chunk],) if chunk in carrier else ()
-            carrier[chunk] = len(transfers)
-            op: Op = "sum" if step < ranks - 1 else "copy"
-            transfers.append(Transfer(len(transfers), rank, (rank + 1) % ranks, start, stop, op, after))
-    return Schedule("ring-allreduce", ranks, elements, tuple(transfers))
+            after = (carrier[group, chunk],) if (group, chunk) in carrier else ()
+            carrier[group, chunk] = len(transfers)
+            op: Op = "sum" if step < size - 1 else "copy"
+            transfers.append(Transfer(len(transfers), rank, (rank + groups) % ranks, start, stop, op, after))
+    return Schedule("ring-allreduce", ranks, elements, tuple(transfers), groups)

@@ -369,7 +369,15 @@ CASES: dict[str, tuple[str, str]] = {
     "a parameter the collective has not": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, iteration: 5}"),
         "bad.yaml:5: collective.iteration: got an unknown key; accepted: use, ranks, placement, nbytes, "
-        "dtype, iterations, warmup, check; did you mean iterations?",
+        "dtype, iterations, warmup, check, groups; did you mean iterations?",
+    ),
+    "groups that do not divide the ranks": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, ranks: 12, groups: 5}"),
+        "bad.yaml:5: collective.groups: got 5; accepted: 1, 2, 3, 4, 6 for 12 ranks, two or more in each",
+    ),
+    "groups in words": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, groups: two}"),
+        "bad.yaml:5: collective.groups: got 'two'; accepted: a whole number; write e.g. groups: 1",
     ),
     "zero iterations": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, iterations: 0}"),
@@ -414,6 +422,22 @@ CASES: dict[str, tuple[str, str]] = {
     "a load of no rate": (
         changed(load="load: [{use: permutation, mbps: 0}]"),
         "bad.yaml:6: load.0.mbps: got 0; accepted: a number above 0 and at most 100000; write e.g. mbps: 5",
+    ),
+    "a load of a negative seed": (
+        changed(load="load: [{use: permutation, seed: -1}]"),
+        "bad.yaml:6: load.0.seed: got -1; accepted: a whole number from 0, below 2^63; write e.g. seed: 7",
+    ),
+    "a load of a seed in words": (
+        changed(load="load:\n  - {use: permutation}\n  - {use: permutation, seed: mine}"),
+        "bad.yaml:8: load.1.seed: got 'mine'; accepted: a whole number from 0, below 2^63; write e.g. seed: 7",
+    ),
+    "a load of a fractional seed": (
+        changed(load="load: [{use: permutation, seed: 1.5}]"),
+        "bad.yaml:6: load.0.seed: got 1.5; accepted: a whole number from 0, below 2^63; write e.g. seed: 7",
+    ),
+    "an incast of everyone": (
+        changed(load="load: [{use: incast, senders: 16}]"),
+        "bad.yaml:6: load.0.senders: got 16; accepted: 1 to 15 for 16 hosts, one receives",
     ),
     "no idle host": (
         changed(load="load: [{use: permutation, hosts: idle}]"),

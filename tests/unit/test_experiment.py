@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fabric.errors import RequestError
 from fabric.experiment import Experiment, flows, load_experiment, parse_override, placement, schema
+from fabric.workload import workload
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 GOOD: dict[str, Any] = {
@@ -84,6 +85,43 @@ def test_one_load_leaves_the_draws_of_another_alone(load: Load) -> None:
     four, eight = load(sweep={"load.0.step": [4, 8]}, repeat=1).points
     assert flows(four)[4:] == flows(eight)[4:]
     assert flows(four)[:4] != flows(eight)[:4]
+
+
+def test_a_load_with_a_seed_of_its_own_draws_from_that_alone(load: Load) -> None:
+    """Another seed of the first load changes its flows, and neither the second's nor the placement."""
+    plain, own, other = load(sweep={"load.0.seed": [None, 11, 12]}, repeat=1).points
+    assert len({tuple(flows(point)[:4]) for point in (plain, own, other)}) == 3
+    assert flows(plain)[4:] == flows(own)[4:] == flows(other)[4:]
+    assert placement(plain) == placement(own) == placement(other) and plain.seed == own.seed == 7
+    elsewhere = load({"seed": 99, "load.0.seed": 11, "load.0.hosts": "all"}, sweep=None, repeat=1).points[0]
+    assert flows(elsewhere)[:4] == flows(own)[:4] and placement(elsewhere) != placement(own)
+
+
+def test_a_loads_seed_counts_up_with_the_repeats_as_the_files_does(load: Load) -> None:
+    """In repeat n it is the seed plus n - 1; one that equals the file's gives what leaving it out gives."""
+    first, second = load(sweep={"load.0.seed": [11]}).points
+    again = load(sweep={"load.0.seed": [12]}, repeat=1).points[0]
+    assert flows(first)[:4] != flows(second)[:4] == flows(again)[:4]
+    same, without = (load(sweep={"load.0.seed": [seed]}).points for seed in (7, None))
+    assert [flows(point) for point in same] == [flows(point) for point in without]
+
+
+def test_the_seed_of_a_load_changes_nothing_but_its_flows(load: Load) -> None:
+    """Fabric, parameters, ranks and every 5-tuple of the collective are the same byte for byte."""
+    one, two = load(sweep={"load.0.seed": [1, 2]}, repeat=1).points
+    seen = [(point.fabric.to_json(), point.controller.model_dump(), workload(point).to_json()) for point in (one, two)]
+    for fabric, controller, sent in seen:
+        assert (fabric, controller) == seen[0][:2]
+        assert (sent["placement"], sent["edges"]) == (seen[0][2]["placement"], seen[0][2]["edges"])
+    assert seen[0][2]["flows"] != seen[1][2]["flows"]
+
+
+def test_groups_are_a_parameter_of_the_ring(load: Load) -> None:
+    """Eight ranks in two groups of four: the schedules say so, and no connection leaves its group."""
+    collective = {**GOOD["collective"], "groups": 2}
+    work = workload(load(collective=collective, sweep=None, repeat=1).points[0])
+    assert [(schedule.ranks, schedule.groups) for schedule in work.schedules] == [(8, 2)] * 2
+    assert len(work.edges) == 8 and {(dst - src) % 2 for src, dst, _ in work.edges} == {0}
 
 
 def test_a_ranked_placement_is_the_first_hosts(load: Load) -> None:
@@ -214,7 +252,7 @@ def test_a_point_is_json_without_the_links_of_the_fabric(load: Load) -> None:
     """Resolved: sizes in bytes, defaults filled in, parameters beside `use` as in the file."""
     data = json.loads(json.dumps(load().points[0].to_json()))
     assert data["collective"]["nbytes"] == [65536, 4096]
-    assert data["load"][0] == {"use": "stride", "step": 4, "pairs": 4, "mbps": 5.0, "hosts": "all"}
+    assert data["load"][0] == {"use": "stride", "step": 4, "pairs": 4, "mbps": 5.0, "hosts": "all", "seed": None}
     assert (data["variant"], data["seed"], data["poll_ms"], data["transport"]["tcp"]) == ("ecmp, step=4", 7, 100, "reno")
     assert "links" not in data["fabric"] and len(data["fabric"]["hosts"]) == 16
 

@@ -30,6 +30,12 @@ def test_playing_the_ring_gives_the_textbooks_time(ranks: int, alpha_ms: float, 
     assert ideal_ms(ring, alpha_ms=alpha_ms, payload_mbps=19.85) == pytest.approx(textbook, rel=1e-9)
 
 
+def test_groups_take_the_time_of_one_of_them() -> None:
+    """On one switch rings side by side share no link: 16 ranks in 4 groups are as fast as 4 ranks alone."""
+    textbook = ring_allreduce_ms(4, 4 * 2048, alpha_ms=0.7, payload_mbps=19.85)
+    assert ideal_ms(ring_allreduce(16, 2048, groups=4), alpha_ms=0.7, payload_mbps=19.85) == pytest.approx(textbook)
+
+
 def test_the_ring_of_the_field_notes() -> None:
     """16 ranks, 1 MiB, 20 Mb/s links at MTU 9000 without latency: 0.79 s."""
     ring = ring_allreduce(16, (1 << 20) // 4)
@@ -47,6 +53,7 @@ def test_bandwidths_are_those_of_nccl_tests() -> None:
     assert algbw_mbps(1_000_000, 8.0) == 1000.0
     time_ms = ring_allreduce_ms(16, 1 << 20, alpha_ms=0, payload_mbps=19.85)
     assert busbw_mbps("ring-allreduce", 16, 1 << 20, time_ms) == pytest.approx(19.85)
+    assert busbw_mbps("ring-allreduce", 64, 1 << 20, time_ms, groups=4) == pytest.approx(19.85)
 
 
 def test_bad_values_are_refused() -> None:

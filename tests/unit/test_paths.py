@@ -7,8 +7,8 @@ from itertools import permutations
 import networkx as nx
 import pytest
 
-from fabric.graph import Fabric, FabricBuilder
-from fabric.paths import NextHops, Path, equal_cost_paths, next_hops, spanning_tree_hops, walk
+from fabric.graph import Fabric, FabricBuilder, Port
+from fabric.paths import NextHops, Path, PathSets, equal_cost_paths, next_hops, spanning_tree_hops, walk
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
@@ -141,3 +141,68 @@ def test_the_tree_takes_the_shorter_side() -> None:
         fabric.ports_of["over"][1],
         fabric.ports_of["under"][0],
     )
+
+
+@each_fabric
+def test_path_sets_of_a_whole_fabric_are_the_equal_cost_paths(fabric: Fabric) -> None:
+    """The same paths in the same order, for every pair of hosts."""
+    sets = PathSets(fabric)
+    for src, dst in permutations([host.name for host in fabric.hosts], 2):
+        assert list(sets(src, dst)) == equal_cost_paths(fabric, src, dst)
+
+
+def test_paths_between_switches_leave_out_the_hosts_links() -> None:
+    """From a port of the first switch to the port into the last; one empty path from a switch to itself."""
+    sets = PathSets(fat_tree(4))
+    assert [path[1:-1] for path in sets("p0e0h0", "p2e1h1")] == list(sets.between("p0e0", "p2e1"))
+    assert len(sets.between("p0e0", "p2e1")) == 4
+    assert sets.between("p0e0", "p0e0") == ((),)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_link_is_down_when_either_of_its_ports_is(end: int) -> None:
+    """No path of either direction crosses it, and all the others are left."""
+    fabric = fat_tree(4)
+    port = Port("p0a0", 3)
+    dead = {port, fabric.peer[port]}
+    sets = PathSets(fabric, frozenset([(port, fabric.peer[port])[end]]))
+    for src, dst in permutations([host.name for host in fabric.hosts], 2):
+        assert list(sets(src, dst)) == [path for path in equal_cost_paths(fabric, src, dst) if dead.isdisjoint(path)]
+
+
+def test_where_all_shortest_paths_are_cut_the_next_shortest_are_given() -> None:
+    """Two edge switches of a pod that lost a direct link each go round by another pod's switches, without a loop."""
+    fabric = fat_tree(4)
+    sets = PathSets(fabric, frozenset([Port("p0e0", 3), Port("p0e1", 4)]))
+    paths = sets("p0e0h0", "p0e1h0")
+    assert all(len({port.node for port in path}) == len(path) == 10 for path in paths)
+    assert {(path[2].node, path[-2].node) for path in paths} == {("p0a1", "p0a0")}
+    assert len(set(paths)) == len(paths) == 2 * 3 * 2 * 2  # cores up, pods, their edge switches, cores down
+
+
+def test_hosts_that_nothing_joins_have_no_paths() -> None:
+    """A host whose link is down, and an edge switch without uplinks; everyone else keeps theirs."""
+    fabric = fat_tree(4)
+    sets = PathSets(fabric, frozenset([Port("p0e0h0", 0), Port("p1e0", 3), Port("p1e0", 4)]))
+    assert sets("p0e0h0", "p3e0h0") == sets("p3e0h0", "p0e0h0") == sets("p1e0h0", "p3e0h0") == ()
+    assert sets.between("p3e0", "p1e0") == ()
+    assert len(sets("p1e0h0", "p1e0h1")) == 1
+    assert len(sets("p0e0h1", "p3e0h0")) == 4
+
+
+def test_a_link_that_is_up_again_is_used_again() -> None:
+    """`without` names all that is down now, not what came down in addition."""
+    fabric = fat_tree(4)
+    sets = PathSets(fabric)
+    cut = sets.without(frozenset([Port("p0a0", 3)]))
+    assert len(cut("p0e0h0", "p1e0h0")) == 3
+    assert len(cut.without(frozenset([Port("p0a0", 4)]))("p0e0h0", "p1e0h0")) == 3
+    assert cut.without(frozenset())("p0e0h0", "p1e0h0") == sets("p0e0h0", "p1e0h0")
+
+
+def test_a_host_attached_twice_falls_back_to_its_other_link() -> None:
+    """With its near link down the longer way is the shortest that is up; the other hosts' links do not forward."""
+    fabric = diamond()
+    near = next(port for port in fabric.ports_of["b"] if fabric.peer[port].node == "right")
+    (path,) = PathSets(fabric, frozenset([near]))("a", "b")
+    assert [port.node for port in path] == ["a", "left", "over", "under"]

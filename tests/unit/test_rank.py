@@ -98,6 +98,28 @@ def test_expected_is_the_sum_of_every_ranks_initial(dtype: str) -> None:
         assert np.array_equal(expected(ranks, elements, iteration, dtype), total)
 
 
+def test_expected_in_groups_is_the_sum_of_the_own_group() -> None:
+    """Ranks equal to r mod `groups`, and no others."""
+    for ranks, groups, iteration in [(4, 2, 0), (12, 3, 5), (8, 4, 9)]:
+        for rank in range(ranks):
+            own = sum(initial(other, 300, iteration, "int64") for other in range(ranks) if other % groups == rank % groups)
+            assert np.array_equal(expected(ranks, 300, iteration, "int32", groups=groups, rank=rank), own)
+
+
+def test_every_group_ends_with_its_own_sum() -> None:
+    """Over real sockets: six ranks in two rings beside each other."""
+    ring = ring_allreduce(6, 1000, groups=2)
+    for rank, data in enumerate(allreduced(ring, "float32", iteration=3)):
+        assert np.array_equal(data, expected(6, 1000, 3, "float32", groups=2, rank=rank))
+
+
+def test_a_sum_over_the_wrong_ranks_would_be_noticed() -> None:
+    """Another group's sum, everyone's, or a neighbour's in other groups differs in every element."""
+    right = expected(12, 1024, 0, "int32", groups=3, rank=1)
+    wrong = [expected(12, 1024, 0, "int32", groups=groups, rank=rank) for groups, rank in [(3, 0), (3, 2), (1, 1), (2, 1)]]
+    assert all(np.count_nonzero(other != right) == 1024 for other in wrong)
+
+
 def test_a_chunk_in_the_wrong_place_would_be_noticed() -> None:
     """The pattern differs between neighbours, chunks, ranks and iterations: no shift or stale buffer can pass."""
     right = expected(4, 1024, 0, "int32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,64 @@ def test_ring_leaves_empty_chunks_out() -> None:
     ring = ring_allreduce(5, 2)
     assert {t.stop - t.start for t in ring.transfers} == {1}
     assert len(ring.transfers) == 2 * 2 * 4
+
+
+@pytest.mark.parametrize(("ranks", "groups"), [(4, 1), (4, 2), (6, 3), (12, 4), (16, 4)])
+@pytest.mark.parametrize("elements", [0, 1, 3, 61])
+def test_rings_in_groups_reduce_each_group(ranks: int, groups: int, elements: int) -> None:
+    """Every rank gets its own group's sum, and the schedule says how many groups and how many ranks in each."""
+    rings = ring_allreduce(ranks, elements, groups)
+    check_allreduce(rings)
+    assert (rings.ranks, rings.groups, rings.group_ranks) == (ranks, groups, ranks // groups)
+
+
+def test_rings_in_groups_are_separate_rings_at_the_same_time() -> None:
+    """Group g is a ring of ranks g, g + groups, ...; no transfer waits for another group, all begin at once."""
+    rings, alone = ring_allreduce(12, 61, groups=3), ring_allreduce(4, 61)
+    for group in range(3):
+        own = [t for t in rings.transfers if t.src % 3 == group]
+        place = {t.id: index for index, t in enumerate(own)}
+        assert tuple(
+            replace(t, id=place[t.id], src=t.src // 3, dst=t.dst // 3, after=tuple(place[n] for n in t.after)) for t in own
+        ) == alone.transfers  # fmt: skip
+        assert {t.dst % 3 for t in own} == {group}
+    assert len(Progress(rings).ready) == 12
+
+
+def test_one_group_is_the_ring_as_it_ever_was() -> None:
+    """`groups: 1` changes nothing, and the first transfers are these."""
+    ring = ring_allreduce(3, 6, groups=1)
+    assert ring == ring_allreduce(3, 6)
+    assert ring.transfers[:4] == (
+        Transfer(0, 0, 1, 0, 2, "sum"), Transfer(1, 1, 2, 2, 4, "sum"), Transfer(2, 2, 0, 4, 6, "sum"),
+        Transfer(3, 0, 1, 4, 6, "sum", (2,)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", [1, 3, 4, 6])
+def test_sums_over_other_groups_than_the_schedules_show(groups: int) -> None:
+    """A schedule that reduces in two groups and says any other number of them is refused."""
+    rings = ring_allreduce(12, 8, groups=2)
+    with pytest.raises(RequestError, match="wrong sum"):
+        check_allreduce(replace(rings, groups=groups))
+
+
+@pytest.mark.parametrize(("ranks", "groups"), [(16, 4), (3, 1)])
+def test_a_schedule_goes_through_json(ranks: int, groups: int) -> None:
+    """What another process reads is the same schedule; a recorded one without groups has one."""
+    ring = ring_allreduce(ranks, 61, groups)
+    data = json.loads(json.dumps(ring.to_json()))
+    assert Schedule.from_json(data) == ring and data["groups"] == groups
+    del data["groups"]
+    assert Schedule.from_json(data) == replace(ring, groups=1)
+
+
+@pytest.mark.parametrize("groups", [-1, 0, 3, 8, 16])
+def test_ring_refuses_groups_that_are_no_rings(groups: int) -> None:
+    """Not of one size, of a single rank, or none at all: one line with the numbers that would do."""
+    with pytest.raises(RequestError) as caught:
+        ring_allreduce(8, 16, groups)
+    assert str(caught.value) == f"collective.groups: got {groups}; accepted: 1, 2, 4 for 8 ranks, two or more in each"
 
 
 def test_ring_refuses_what_is_no_ring() -> None:
@@ -139,6 +198,15 @@ def test_structure_errors_say_what_and_what_to_do(transfers: list[Transfer], mes
         with pytest.raises(RequestError) as caught:
             check(schedule(*transfers))
         assert str(caught.value) == f"schedule mine: {message}"
+
+
+@pytest.mark.parametrize("groups", [0, -1, 3])
+def test_groups_divide_the_ranks(groups: int) -> None:
+    """A schedule whose groups are not of one size cannot say who sums up with whom."""
+    with pytest.raises(RequestError) as caught:
+        check_structure(replace(schedule(*PAIR), groups=groups))
+    what = f"got {groups} groups of 2 ranks; accepted: a number that divides the ranks; rank r is in r mod groups"
+    assert str(caught.value) == f"schedule mine: {what}"
 
 
 def test_a_rank_waits_only_for_what_it_sees() -> None:

@@ -1,0 +1,103 @@
+"""Does timed events to a running network, and writes down when each really happened.
+
+Comes in: `Timed` events, a live `Network`, its `Controller`. Goes out: events.jsonl, a line for each `Happened`, and one
+when a restarted controller has all its switches again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fabric.control import Controller
+from fabric.events import Happened, Timed, ports_of
+from fabric.graph import Port
+from fabric.network import Network
+
+__all__ = ["Faults"]
+
+
+class Faults:
+    """The events of one run; nothing happens before `begin`."""
+
+    def __init__(self, network: Network, controller: Controller, events: Sequence[Timed], file: Path) -> None:
+        self._network, self._controller, self._file = network, controller, file
+        self._waiting = list(events)
+        self._begun: float | None = None
+        self._failed: dict[frozenset[str], Timed] = {}
+        self._restarted = False
+
+    def begin(self, moment: float) -> None:
+        """Count from this moment (CLOCK_MONOTONIC); only the first call counts."""
+        if self._begun is None:
+            self._begun = moment
+
+    def due_in_s(self) -> float:
+        """Seconds until the next event, 0 when it is late; infinity when there is none."""
+        if self._begun is None or not self._waiting:
+            return float("inf")
+        return max(0.0, self._begun + self._waiting[0].at_s - time.monotonic())
+
+    def act(self) -> None:
+        """Do every event that is due."""
+        while self.due_in_s() <= 0:
+            self._write(self._do(self._waiting.pop(0)).to_json())
+        if self._restarted and (self._controller.companion.folder / "ready").exists():
+            self._restarted = False
+            self._write({"t": round(time.monotonic(), 6), "controller": "ready"})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with open(self._file, "a") as file:
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def _do(self, event: Timed) -> Happened:
+        begin, end = self._change(event)
+        network, touched = self._network, ports_of(self._network.fabric, event)
+        mbps = {
+            port.interface: 0.0 if {port, network.fabric.peer[port]} & network.down else network.in_force[port].mbps
+            for port in touched
+        }
+        return Happened(event, round(begin, 6), round(end, 6), mbps)
+
+    def _change(self, event: Timed) -> tuple[float, float]:
+        begin = time.monotonic()
+        if not event.names:
+            self._controller_event(event.do)
+        elif event.do == "rate" and event.mbps is not None:
+            self._network.set_rate(ports_of(self._network.fabric, event), event.mbps)
+        else:
+            return self._up_or_down(event)
+        return begin, time.monotonic()
+
+    def _controller_event(self, do: str) -> None:
+        if do == "down":
+            self._controller.kill()
+        else:
+            self._controller.restart()
+            self._restarted = True
+
+    def _up_or_down(self, event: Timed) -> tuple[float, float]:
+        """A link stays down as long as anything keeps it so: itself, or the switch at either end."""
+        key = frozenset(event.names)
+        if event.do == "down":
+            self._failed[key] = event
+        else:
+            self._failed.pop(key, None)
+        begin, end = self._network.set_down(port for failed in self._failed.values() for port in self._ends(failed))
+        if len(event.names) == 1:
+            (self._network.forget if event.do == "down" else self._network.reconnect)(event.names[0])
+            end = time.monotonic()
+        return begin, end
+
+    def _ends(self, event: Timed) -> Iterator[Port]:
+        """The ports to take down: a failed switch's own, and of a link one end that is a switch's."""
+        fabric = self._network.fabric
+        touched = ports_of(fabric, event)
+        if len(event.names) == 1:
+            yield from (port for port in touched if port.node in event.names)
+        else:
+            for near, far in zip(touched[::2], touched[1::2], strict=True):
+                yield near if near.node in fabric.switch_by_name else far

@@ -1,0 +1,162 @@
+"""The probes' process, `python -m fabric.prober`: small UDP packets at a fixed rhythm, and which of them arrived.
+
+Its folder is in FABRIC_RUN: `prober.json` comes in, with the period, the latest end and for each probe its two hosts'
+process ids and its endpoints. Goes out: `ready` with the first packets, and when it is told to end `probes.npz` (by probe
+`sent_0`, `arrived_0`: CLOCK_MONOTONIC in nanoseconds, -1 for one that never came) and `report.json` (its own CPU and
+lateness, and packets that a full receive buffer dropped).
+
+One process serves all: a socket belongs to the namespace that it was made in, whoever uses it.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fabric.kernel import die_with_parent, inside_namespace, namespace_of
+
+__all__ = ["PAYLOAD_BYTES", "Line", "main"]
+
+PAYLOAD_BYTES = 64
+_HEAD = struct.Struct("!IQ")  # sequence number, time of sending
+_TIMESPEC = struct.Struct("@qq")
+_PADDING = bytes(PAYLOAD_BYTES - _HEAD.size)
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_RXQ_OVFL = 33, 35, 40  # asm-generic/socket.h
+_RECEIVE_BUFFER = 4 << 20  # seconds of probes, so that none is lost while this process waits for a processor
+_TURNS_A_LOOK = 10  # the kernel stamps what arrives: looking more often would only cost
+_LAST_WAIT_S = 0.3
+
+
+@dataclass
+class Line:
+    """One probe: its two sockets, and by sequence number when each packet was sent and arrived (ns, -1 for not)."""
+
+    sender: socket.socket
+    receiver: socket.socket
+    sent: array.array[int] = field(default_factory=lambda: array.array("q"))
+    arrived: array.array[int] = field(default_factory=lambda: array.array("q"))
+    overflows: int = 0
+
+    def send(self) -> None:
+        """Send the next packet; one that the host refuses at once counts as sent, and as lost."""
+        now = time.monotonic_ns()
+        try:
+            self.sender.send(_HEAD.pack(len(self.sent), now) + _PADDING)
+        except OSError as err:
+            if err.errno in (errno.EAGAIN, errno.EINTR):
+                return
+        self.sent.append(now)
+        self.arrived.append(-1)
+
+    def take(self) -> None:
+        """Note all that has come, at the times the kernel gave it."""
+        ahead = time.time_ns() - time.monotonic_ns()
+        while True:
+            try:
+                data, notes, _, _ = self.receiver.recvmsg(PAYLOAD_BYTES, 128)
+            except BlockingIOError:
+                return
+            number, _ = _HEAD.unpack_from(data)
+            for _, kind, value in notes:
+                if kind == _SO_TIMESTAMPNS:
+                    seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+                    self.arrived[number] = seconds * 1_000_000_000 + nanoseconds - ahead
+                elif kind == _SO_RXQ_OVFL:
+                    (self.overflows,) = struct.unpack_from("=I", value)
+
+
+def main() -> int:
+    """Probe until told to end."""
+    die_with_parent()
+    folder = Path(os.environ["FABRIC_RUN"])
+    plan = json.loads((folder / "prober.json").read_text())
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    lines = [_line(probe) for probe in plan["probes"]]
+    begin = time.monotonic()
+    late_ms = _probe(lines, plan, told, folder / "ready")
+    seconds = time.monotonic() - begin
+    time.sleep(_LAST_WAIT_S)
+    for line in lines:
+        line.take()
+    _record(lines, folder, late_ms, time.process_time() / max(seconds, 1e-9))
+    return 0
+
+
+def _probe(lines: list[Line], plan: Mapping[str, Any], told: list[int], ready: Path) -> array.array[float]:
+    """Send and take until told to end or `plan["until"]`; the lateness of each turn in ms."""
+    period, until = round(plan["period_ms"] * 1e6), round(plan["until"] * 1e9)
+    late_ms = array.array("d")
+    due = time.monotonic_ns()
+    turn = 0
+    while not told and (now := time.monotonic_ns()) < until:
+        if now < due:
+            time.sleep((due - now) / 1e9)
+            continue
+        late_ms.append((now - due) / 1e6)
+        for line in lines:
+            line.send()
+        if turn % _TURNS_A_LOOK == 0:
+            for line in lines:
+                line.take()
+        if turn == 0:
+            ready.touch()
+        turn += 1
+        # Due times stay on the grid of the first one; those that were missed are left out, not caught up in a burst.
+        due += period * max(1, (time.monotonic_ns() - due) // period)
+    return late_ms
+
+
+def _line(probe: Mapping[str, Any]) -> Line:
+    ends = probe["endpoints"]
+    receiver = _socket(probe["dst_pid"], ends["dst_ip"], ends["dst_port"])
+    sender = _socket(probe["src_pid"], ends["src_ip"], ends["src_port"])
+    sender.connect((ends["dst_ip"], ends["dst_port"]))
+    receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    receiver.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+    return Line(sender, receiver)
+
+
+def _socket(pid: int, ip: str, port: int) -> socket.socket:
+    namespace = namespace_of(pid)
+    try:
+        with inside_namespace(namespace):
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            made.bind((ip, port))
+            made.setblocking(False)
+            return made
+    finally:
+        os.close(namespace)
+
+
+def _record(lines: list[Line], folder: Path, late_ms: array.array[float], core_share: float) -> None:
+    times = {
+        f"{name}_{number}": np.array(getattr(line, name), np.int64)
+        for number, line in enumerate(lines)
+        for name in ("sent", "arrived")
+    }
+    np.savez_compressed(folder / "probes.npz", **times)  # type: ignore[arg-type]
+    late = np.array(late_ms) if late_ms else np.zeros(1)
+    report = {
+        "core_share": round(core_share, 4), "late_ms_p99": round(float(np.percentile(late, 99)), 3),
+        "late_ms_max": round(float(late.max()), 3), "overflows": [line.overflows for line in lines],
+    }  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
