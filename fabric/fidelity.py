@@ -247,7 +247,7 @@ def _unaccounted(queues: Queues, fabric: Fabric, force: InForce) -> float | None
         return max(0.0, float(inside[-1] / entered[-1])) if entered[-1] else None
     lost = into = 0
     for first, last in _stretches(force.whole):
-        lost += max(0, _least(inside[: last + 1][-_FEW:]) - _least(inside[first : last + 1][:_FEW]))
+        lost += max(0, _least(inside[first : last + 1][-_FEW:]) - _least(inside[first : last + 1][:_FEW]))
         into += int(entered[last] - entered[first])
     return lost / into if into else None
 

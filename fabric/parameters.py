@@ -23,6 +23,7 @@ from fabric.located import KeyPath, Problem, meant, show, told
 __all__ = ["Wanted", "misfits", "wanted"]
 
 GIVEN = {"topology": (), "collective": ("ranks", "elements"), "load": ("hosts", "rng")}  # what we pass to each kind
+ON_REQUEST = {"load": ("fabric",)}  # what we pass by name to those that have a parameter of this name
 WORDS: dict[type, tuple[str, str]] = {  # a type in words, and an example
     int: ("a whole number", "1"), float: ("a number", "1.5"), str: ("a text", "name"), bool: ("true or false", "true"),
     type(None): ("null", "null"),
@@ -57,7 +58,7 @@ def wanted(kind: str, spelling: str, base: Path) -> Wanted:
     if len(named) < len(given) and not any(item.kind == item.VAR_POSITIONAL for item in every):
         text = f"it takes {inspect.signature(plugin)}; accepted: ({', '.join(given)}, ...); mend the plug-in"
         raise RequestError(f"{kind} {spelling!r}: {text}")
-    own = named[len(given) :]
+    own = [item for item in named[len(given) :] if item.name not in ON_REQUEST.get(kind, ())]
     return Wanted(
         {item.name: _hint(item.annotation, plugin) for item in own},
         {item.name: item.default for item in own if item.default is not item.empty},

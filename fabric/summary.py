@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from fabric.events import SETTLE_S, Happened, degraded, describe_events, expand, read_happened
 from fabric.experiment import Point
 from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import max_min, play, share_of_nonblocking
 from fabric.graph import Fabric
 from fabric.ideal import ETHERNET_HEADER, TCP_IP_HEADERS, algbw_mbps, busbw_mbps, ideal_ms
+from fabric.probes import recoveries
 from fabric.results import Row
 from fabric.schedule import Schedule
 from fabric.telemetry import Queues, read_cpu, read_queues
@@ -30,6 +32,8 @@ __all__ = ["describe_load", "summarise"]
 _P99_NEEDS = 100
 _ACCOUNTED = 0.98  # of the ideal: nothing real is faster
 _REFERENCE = 0.97
+_SHORTEST_AFTER_S = 0.5  # a shorter stretch holds too few samples of the flows' totals
+_NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a number
 _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no hashing
 
 
@@ -74,6 +78,11 @@ class Recorded:
         """The configured rate of every interface."""
         return {name: shape["mbps"] for name, shape in self.network["shapes"].items()}
 
+    @cached_property
+    def happened(self) -> list[Happened]:
+        """The timed events, as they happened."""
+        return read_happened(self.folder / "events.jsonl")
+
     def event(self, kind: str) -> list[dict[str, Any]]:
         """The record lines of one kind."""
         return [record for record in self.records if record["event"] == kind]
@@ -109,7 +118,7 @@ def _asked(point: Point, seen: Recorded) -> Row:
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
         policy=point.controller.params.get("policy"), collective=collective.use if collective else None,
-        placement=collective.placement if collective else None, load=describe_load(point), tcp=point.transport.tcp,
+        placement=collective.placement if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
@@ -120,7 +129,7 @@ def _load_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row:
     (load,) = seen.event("load")
     window = (load["begin"], load["end"])
     row = _with_window(_with_load(point, work, seen, base, window), seen, window)
-    return _judged(point, work, seen, row, window, None)
+    return _judged(point, work, seen, _with_recovery(work, seen, row), window, None)
 
 
 def _collective_row(
@@ -146,12 +155,13 @@ def _collective_row(
         straggler_rank=int(np.bincount(ends.argmax(axis=1)).argmax()),
         alpha_ms=alpha_ms, ideal_ms=ideal, slowdown=p50 / ideal,
         algbw_mbps=algbw_mbps(schedule.nbytes, p50),
-        busbw_mbps=busbw_mbps(schedule.collective, schedule.ranks, schedule.nbytes, p50),
+        busbw_mbps=busbw_mbps(schedule.collective, schedule.ranks, schedule.nbytes, p50, groups=schedule.groups),
         predicted_ms=predicted, prediction_error=None if predicted is None else p50 / predicted - 1,
         wrong=wrong if point.collective and point.collective.check else None,
         correct=wrong == 0 if point.collective and point.collective.check else None,
     )  # fmt: skip
     row = _with_window(_with_load(point, work, seen, row, window), seen, window)
+    row = _with_recovery(work, seen, row)
     late = float(np.median([max(record["starts_ms"]) / max(record["ends_ms"]) for record in measured]))
     return _judged(point, work, seen, row, window, late)
 
@@ -160,15 +170,70 @@ def _with_load(point: Point, work: Workload, seen: Recorded, row: Row, window: t
     """Goodput of all background flows over the window, against the same flows on one ideal switch."""
     if not work.flows:
         return row
-    (record,) = seen.event("flows")
-    rates = [_goodput_mbps(record["flows"][str(number)], window) for number in range(len(work.flows))]
+    rates = _rates_mbps(work, seen, window)
     payload = seen.network["payload_mbps"]
     alone = row.collective is None
+    after = degraded(seen.happened, window[1])
+    if after and after[1] - max(after[0], window[0]) >= _SHORTEST_AFTER_S:
+        later = _rates_mbps(work, seen, (max(after[0], window[0]), after[1]))
+        row = replace(
+            row, after_share_of_nb=share_of_nonblocking(later, work.flows, payload),
+            after_slowest_flow_slowdown=_slowest(later, work, payload),
+        )  # fmt: skip
     return replace(
         row, load_goodput_mbps=sum(rates),
         load_share_of_nb=share_of_nonblocking(rates, work.flows, payload),
+        slowest_flow_slowdown=_slowest(rates, work, payload),
         load_share_predicted=_predicted_share(work, seen) if alone else None,
     )  # fmt: skip
+
+
+def _rates_mbps(work: Workload, seen: Recorded, window: tuple[float, float]) -> list[float]:
+    """The goodput of every background flow over a window."""
+    (record,) = seen.event("flows")
+    return [_goodput_mbps(record["flows"][str(number)], window) for number in range(len(work.flows))]
+
+
+def _slowest(rates: Sequence[float], work: Workload, mbps: float) -> float:
+    """The largest ratio, over flows, of the max-min rate on one ideal switch to the rate that it got."""
+    paths = [((flow.src, "out"), (flow.dst, "in")) for flow in work.flows]
+    capacity: dict[Hashable, float] = {link: mbps for path in paths for link in path}
+    ideal = max_min(paths, capacity, [flow.mbps for flow in work.flows])
+    return float((ideal / np.maximum(rates, _NOTHING_MBPS)).max())
+
+
+def _with_recovery(work: Workload, seen: Recorded, row: Row) -> Row:
+    """How long data was lost, and connections were silent, after links and switches went down."""
+    losses = [one.loss for one in recoveries(seen.happened, seen.folder / "probes") if one.loss]
+    silences = _silences_ms(work, seen)
+    return replace(
+        row, recovery_data_ms=max((loss.ms for loss in losses), default=None),
+        recovery_complete=all(loss.complete for loss in losses) if losses else None,
+        recovery_transport_ms=max(silences, default=None),
+    )  # fmt: skip
+
+
+def _silences_ms(work: Workload, seen: Recorded) -> list[float]:
+    """For each failure and each connection whose installed path crossed it, its longest silence then; 0 for none."""
+    failures = [one for one in seen.happened if one.event.do == "down" and one.event.names]
+    if not failures:
+        return []
+    quiet: list[tuple[list[str] | None, list[Sequence[float]]]] = []
+    for record in seen.event("flows"):
+        quiet += [(path, record["flows"][str(number)].get("silences", [])) for number, path in enumerate(seen.flow_paths)]
+    lines = [line for record in seen.event("iteration") for line in record.get("silences", ())]
+    quiet += [(path, [line[3:] for line in lines if tuple(line[:3]) == edge]) for edge, path in seen.edge_paths.items()]
+    return [
+        max((1000 * seconds for begin, seconds in silences if _touches(begin, seconds, failure)), default=0.0)
+        for failure in failures
+        for path, silences in quiet
+        if failure.mbps.keys() & set(path or ())
+    ]
+
+
+def _touches(begin: float, seconds: float, failure: Happened) -> bool:
+    """Whether a silence contains a failure, or begins within a second after it."""
+    return begin <= failure.begin + SETTLE_S and begin + seconds >= failure.begin
 
 
 def _goodput_mbps(flow: Mapping[str, Any], window: tuple[float, float]) -> float:
@@ -266,7 +331,7 @@ def _judged(
     evidence: Evidence = gather(
         seen.queues, read_cpu(seen.folder / "telemetry" / "cpu.jsonl"), point.fabric, seen.mbps, window,
         frame=point.links.mtu + ETHERNET_HEADER, idle_rtt_ms=seen.network["idle_rtt_ms"], switches_on_path=_switches_between_ends(point.fabric, seen),
-        release_late=release_late,
+        release_late=release_late, happened=seen.happened,
     )  # fmt: skip
     faults = []
     if raised := seen.network["controller_exceptions"]:
@@ -281,7 +346,7 @@ def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
         "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement",
-        "load", "tcp", "ecn", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
+        "load", "events", "tcp", "ecn", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip
     return Row(**{name: getattr(row, name) for name in asked}, refused=reason)
 
@@ -290,7 +355,7 @@ def _refusal(point: Point, work: Workload, seen: Recorded, row: Row) -> str | No
     """Why the row would say nothing; None when it may be reported."""
     checks: Sequence[str | None] = (
         _shapers_differ(seen), _sysctls_differ(point, seen), _sockets_differ(point, seen), _telemetry_is_empty(seen),
-        _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
+        _events_are_missing(point, seen), _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
         _blocking_reference(row),
     )  # fmt: skip
     return next((reason for reason in checks if reason), None)
@@ -325,6 +390,15 @@ def _telemetry_is_empty(seen: Recorded) -> str | None:
     if not counters.is_file() or not counters.stat().st_size:
         return "telemetry is empty: no switch answered for its port counters"
     return None
+
+
+def _events_are_missing(point: Point, seen: Recorded) -> str | None:
+    """A failure that never came proves nothing."""
+    asked = expand(point.events)
+    if len(seen.happened) >= len(asked):
+        return None
+    missing = asked[len(seen.happened)]
+    return f"{len(asked) - len(seen.happened)} events never happened, the first: {missing.words()}; the traffic had ended before"
 
 
 def _sum_is_wrong(row: Row) -> str | None:

@@ -49,7 +49,7 @@ class Traffic:
         return {
             "host_pids": dict(self.host_pids), "tcp": self.tcp, "ranks": list(self.ranks),
             "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
-            "schedules": [_schedule_json(schedule) for schedule in self.schedules],
+            "schedules": [schedule.to_json() for schedule in self.schedules],
             "dtype": self.dtype, "iterations": self.iterations, "warmup": self.warmup, "check": self.check,
             "flows": [
                 {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
@@ -58,16 +58,6 @@ class Traffic:
             "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s,
         }  # fmt: skip
-
-
-def _schedule_json(schedule: Schedule) -> dict[str, Any]:
-    return {
-        "collective": schedule.collective, "ranks": schedule.ranks, "elements": schedule.elements,
-        "transfers": [
-            [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel]
-            for item in schedule.transfers
-        ],
-    }  # fmt: skip
 
 
 @dataclass

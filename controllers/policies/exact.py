@@ -17,8 +17,10 @@ from fabric.policy import Reroute, View
 __all__ = ["Exact"]
 
 REST = 1 / 8  # steps per flow that a flow rests after a move, so that a chain goes on instead of back
-PATIENCE = 6  # steps per flow without a better placement, after which chains begin again from the best
-ROUNDS = 6  # such beginnings
+# Steps per flow without a better placement, after which chains begin again from the best: short at first, because a chain
+# that ends soon moves few flows.
+PATIENCE = (1 / 16, 1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 2, 1, 2, 4, 8, 8)
+CHAINS = 3 / 4  # of the budget; the rest is for depth-first search
 NEGLIGIBLE = 1e-6  # Mb/s
 
 Places = list[int | None]
@@ -83,8 +85,8 @@ class Search:
         homeless = any(choice.start is None for choice in self.choices)
         bound = self._unavoidable()
         if before[0] - bound > margin * nic_mbps or (homeless and before[0] > bound + NEGLIGIBLE):
-            for _ in range(ROUNDS):
-                self._chains(bound)
+            for patience in PATIENCE:
+                self._chains(bound, max(8, int(patience * len(self.choices))))
             if bound == 0 and self._rank()[0] > 0:
                 self._depth_first()
         self._level(margin)
@@ -191,12 +193,12 @@ class Search:
 
     # ---- chains ----
 
-    def _chains(self, bound: float) -> None:
+    def _chains(self, bound: float, patience: int) -> None:
         """Move a flow off the link that was overbooked last, and again, until nothing is or the bound is met."""
         best, bottom, since = self._places(), self._rank()[0], 0
         energy = bottom
         over = {link: None for link in self._links if self._is_over(link)}
-        while over and bottom > bound + NEGLIGIBLE and self.nodes < self.budget / 2 and since < PATIENCE * len(self.choices):
+        while over and bottom > bound + NEGLIGIBLE and self.nodes < CHAINS * self.budget and since < patience:
             link = next(reversed(over))
             self._step += 1
             since += 1

@@ -439,6 +439,23 @@ CASES: dict[str, tuple[str, str]] = {
         changed(load="load: [{use: incast, senders: 16}]"),
         "bad.yaml:6: load.0.senders: got 16; accepted: 1 to 15 for 16 hosts, one receives",
     ),
+    "a staggered load without its shares": (
+        changed(load="load: [{use: staggered, edge: 0.5}]"),
+        "bad.yaml:6: load.0.pod: got nothing; accepted: a number; add e.g. pod: 1.5",
+    ),
+    "a staggered load that is told its fabric": (
+        changed(load="load: [{use: staggered, edge: 0.5, pod: 0.3, fabric: fat-tree}]"),
+        "bad.yaml:6: load.0.fabric: got an unknown key; accepted: use, mbps, hosts, seed, edge, pod; remove it",
+    ),
+    "a staggered load of more than everything": (
+        changed(load="load: [{use: staggered, edge: 0.8, pod: 0.3}]"),
+        "bad.yaml:6: load.0.pod: got 0.3; accepted: 0 to 0.2 beside edge: 0.8, both are shares of 1",
+    ),
+    "a staggered load where no pod is": (
+        changed(topology="topology: {use: single-switch}", load="load: [{use: staggered, edge: 0.75, pod: 0}]"),
+        "bad.yaml:6: load.0.pod: got a probability of 0.25 outside the pod of h0, where this load has no other host; "
+        "accepted: 0 there; change edge and pod, or the hosts",
+    ),
     "no idle host": (
         changed(load="load: [{use: permutation, hosts: idle}]"),
         "bad.yaml:6: load.0.hosts: got 'idle'; accepted: hosts with two or more free of ranks; use fewer "

@@ -116,6 +116,16 @@ def test_the_seed_of_a_load_changes_nothing_but_its_flows(load: Load) -> None:
     assert seen[0][2]["flows"] != seen[1][2]["flows"]
 
 
+def test_a_load_that_asks_for_the_fabric_is_given_the_points(load: Load) -> None:
+    """`staggered` knows who shares an edge switch at every size of a swept topology; the file never names the fabric."""
+    staggered = [{"use": "staggered", "edge": 1, "pod": 0}]
+    small, large = load(collective=None, duration_s=5, load=staggered, sweep={"topology.k": [4, 6]}, repeat=1).points
+    for point, size in ((small, 16), (large, 54)):
+        position = {host.name: host.position for host in point.fabric.hosts}
+        assert len(flows(point)) == size
+        assert all(position[flow.src][:2] == position[flow.dst][:2] for flow in flows(point))
+
+
 def test_groups_are_a_parameter_of_the_ring(load: Load) -> None:
     """Eight ranks in two groups of four: the schedules say so, and no connection leaves its group."""
     collective = {**GOOD["collective"], "groups": 2}

@@ -1,0 +1,103 @@
+"""Weights for the hash: new flows are spread over a group's paths in proportion to what is left on each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fabric.bookings import accept
+from fabric.graph import Port
+from fabric.paths import Path
+from fabric.policy import FlowView, Reweight, View
+
+__all__ = ["Weighted"]
+
+FINENESS = 8  # weights of a group sum to this many times its paths
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """Moves no flow; gives every group of paths weights by the rate left on each path's fullest link.
+
+    What the group's own flows get on a path counts as left, or the weights would flee from their own traffic. A path that
+    is up keeps at least one part, a dead one gets none. The weights go `smoothing` of the way (0 not at all, 1 all the
+    way) from the present ones, and only where more than `margin` of the group's new flows would then go elsewhere.
+    """
+
+    smoothing: float = 0.5
+    margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        accept("weighted", "smoothing", self.smoothing, 0, 1)
+        accept("weighted", "margin", self.margin, 0, 1)
+
+    def decide(self, view: View) -> list[Reweight]:
+        """New weights for the groups whose paths have become unequal."""
+        own = _own_flows(view)
+        answers = (self._reweight(view, group, weights, own.get(group, [])) for group, weights in view.groups.items())
+        return [answer for answer in answers if answer is not None]
+
+    def _reweight(
+        self, view: View, group: tuple[str, str], weights: tuple[int, ...], own: list[FlowView]
+    ) -> Reweight | None:
+        paths = view.switch_paths(*group)
+        if len(paths) < 2 or len(paths) != len(weights) or not sum(weights):
+            return None
+        now = [weight / sum(weights) for weight in weights]
+        left = [_left(view, path, mbps) for path, mbps in zip(paths, _own_mbps(paths, now, own), strict=True)]
+        if not sum(left) > 0:
+            return None
+        wanted = [mbps / sum(left) for mbps in left]
+        alive = [all(view.links[port].up for port in path) for path in paths]
+        aim = [old + self.smoothing * (new - old) for old, new in zip(now, wanted, strict=True)]
+        parts = _whole(aim, alive)
+        elsewhere = _elsewhere(now, [part / sum(parts) for part in parts])
+        if elsewhere <= self.margin or _elsewhere(now, wanted) <= self.margin:
+            return None
+        best, least = max(left), min(left)
+        reason = f"its paths had from {least:.2f} to {best:.2f} Mb/s left; {elsewhere:.0%} of new flows go elsewhere"
+        return Reweight(*group, parts, reason, {"least_mbps": least, "most_mbps": best, "elsewhere": elsewhere})
+
+
+def _own_flows(view: View) -> dict[tuple[str, str], list[FlowView]]:
+    """The flows of every group, by what they were measured to get."""
+    own: dict[tuple[str, str], list[FlowView]] = {}
+    for flow in view.flows:
+        path = flow.path or next(iter(view.paths(flow.src, flow.dst)), ())
+        if flow.mbps and len(path) > 2:
+            own.setdefault((path[1].node, path[-1].node), []).append(flow)
+    return own
+
+
+def _own_mbps(paths: Sequence[Path], shares: Sequence[float], own: Sequence[FlowView]) -> list[float]:
+    """What the flows get on each path; those whose path is not known, as the hash spreads them."""
+    hashed = sum(flow.mbps or 0.0 for flow in own if flow.path is None)
+    placed: dict[Path, float] = {}
+    for flow in own:
+        if flow.path is not None:
+            inner = flow.path[1:-1]
+            placed[inner] = placed.get(inner, 0.0) + (flow.mbps or 0.0)
+    return [placed.get(path, 0.0) + share * hashed for path, share in zip(paths, shares, strict=True)]
+
+
+def _left(view: View, path: Path, own_mbps: float) -> float:
+    """What the path's fullest link could still carry of this group, in Mb/s."""
+    return min(_free(view, port, own_mbps) for port in path)
+
+
+def _free(view: View, port: Port, own_mbps: float) -> float:
+    link = view.links[port]
+    return min(max(link.mbps - link.utilisation * link.configured_mbps, 0.0) + own_mbps, link.mbps)
+
+
+def _whole(shares: Sequence[float], alive: Sequence[bool]) -> tuple[int, ...]:
+    """Whole numbers in these proportions, without a common divisor; from 1 where alive, 0 elsewhere."""
+    parts = [max(round(FINENESS * len(shares) * share), 1) if up else 0 for share, up in zip(shares, alive, strict=True)]
+    common = math.gcd(*parts)
+    return tuple(part // common for part in parts)
+
+
+def _elsewhere(before: Sequence[float], after: Sequence[float]) -> float:
+    """The share of flows that these shares would send another way: the total variation between them."""
+    return sum(abs(old - new) for old, new in zip(before, after, strict=True)) / 2

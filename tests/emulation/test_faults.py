@@ -1,0 +1,147 @@
+"""Timed events on real networks: what goes down is down, what comes up carries again, and what is measured is what was lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fabric.events import Happened, read_happened
+
+pytestmark = pytest.mark.emulation
+
+# Two switches and one link between them: whoever loses it has no other way.
+LINE = """
+from fabric.graph import FabricBuilder
+
+def line():
+    build = FabricBuilder("line", {})
+    left, right = build.switch("left"), build.switch("right")
+    build.link(left, right)
+    for name, switch in (("h0", left), ("h1", left), ("h2", right), ("h3", right)):
+        build.link(build.host(name), switch)
+    return build.fabric()
+"""
+FAULTS = """
+question: What do a pulled cable, a slower one, a dead controller and a dead switch do?
+topology: {use: ./line.py}
+links: {mbps: 5}
+load: [{use: stride, step: 2}]
+controller: {use: single-path}
+duration_s: 14
+events:
+  - {at_s: 2, link: [left, right], do: down}
+  - {at_s: 3.5, link: [left, right], do: up}
+  - {at_s: 6, link: [left, right], do: rate, mbps: 2}
+  - {at_s: 8, link: [left, right], do: rate, mbps: 5}
+  - {at_s: 8.5, controller: true, do: down}
+  - {at_s: 10, controller: true, do: up}
+  - {at_s: 12, switch: right, do: down, probe: false}
+  - {at_s: 12.5, switch: right, do: up}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run that has ended."""
+
+    row: dict[str, Any]
+    point: Path
+
+    @cached_property
+    def happened(self) -> list[Happened]:
+        """The events, as they happened."""
+        return read_happened(self.point / "events.jsonl")
+
+    @cached_property
+    def begin(self) -> float:
+        """When the load began."""
+        return float(next(record["begin"] for record in self.records if record["event"] == "load"))
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The traffic's record lines."""
+        return [json.loads(line) for line in (self.point / "traffic" / "records.jsonl").read_text().splitlines()]
+
+    def goodput_mbps(self, first_s: float, last_s: float) -> float:
+        """Of all flows, from one moment to another, in seconds after the load began."""
+        flows = next(record["flows"] for record in self.records if record["event"] == "flows").values()
+        window = (self.begin + first_s, self.begin + last_s)
+        nbytes = [np.diff(np.interp(window, flow["t"], flow["nbytes"]))[0] for flow in flows]
+        return float(sum(nbytes) * 8e-6 / (last_s - first_s))
+
+
+@pytest.fixture(scope="module")
+def ran(module_fabriclab: Any) -> Ran:
+    """One run with every kind of event, seen by several tests."""
+    (module_fabriclab.folder / "line.py").write_text(LINE)
+    done, folder = module_fabriclab.run(FAULTS)
+    (point,) = (folder / "points").iterdir()
+    return Ran(json.loads(done.stdout), point)
+
+
+def test_events_come_in_time_and_in_order(ran: Ran) -> None:
+    """Each once, not before its time and well within a second after it."""
+    assert [one.event.at_s for one in ran.happened] == [2, 3.5, 6, 8, 8.5, 10, 12, 12.5]
+    late = [one.begin - ran.begin - one.event.at_s for one in ran.happened]
+    assert min(late) >= 0 and max(late) < 0.5, late
+
+
+def test_a_link_that_is_down_carries_nothing_and_then_again(ran: Ran) -> None:
+    """No byte in the middle of the outage; after it more than half of what went before."""
+    assert ran.goodput_mbps(2.4, 3.4) == 0
+    assert ran.goodput_mbps(4.5, 6) > ran.goodput_mbps(0.5, 2) / 2
+
+
+def test_probes_measure_the_outage_in_both_directions(ran: Ran) -> None:
+    """Nobody repairs it: what was lost is as long as the outage, and never recovered while it lasted."""
+    down, up = ran.happened[:2]
+    outage_ms = 1000 * (up.begin - down.begin)
+    lines = [json.loads(line) for line in (ran.point / "recovery.jsonl").read_text().splitlines()]
+    assert {line["out"] for line in lines} == {"left-eth1", "right-eth1"}
+    for line in lines:
+        assert line["out"] in line["path"] and not line["loss"]["complete"]
+        assert 0.9 < line["loss"]["ms"] / outage_ms < 1.5
+    assert ran.row["recovery_complete"] is False
+    assert ran.row["recovery_data_ms"] == max(line["loss"]["ms"] for line in lines)
+
+
+def test_the_transport_is_silent_for_at_least_the_outage(ran: Ran) -> None:
+    """TCP waits for its timer besides."""
+    down, up = ran.happened[:2]
+    assert ran.row["recovery_transport_ms"] > 0.9 * 1000 * (up.begin - down.begin)
+
+
+def test_a_changed_rate_is_the_rate(ran: Ran) -> None:
+    """Two fifths of it carry about two fifths, and the old rate the old goodput."""
+    slow, fast = ran.goodput_mbps(6.5, 8), ran.goodput_mbps(0.5, 2)
+    assert 0.3 < slow / fast < 0.5
+
+
+def test_a_dead_controller_stops_nothing(ran: Ran) -> None:
+    """The switches go on as they were told, and the controller that comes back finds them."""
+    assert ran.goodput_mbps(8.8, 10) > 0.7 * ran.goodput_mbps(0.5, 2)
+    assert '"controller":"ready"' in (ran.point / "events.jsonl").read_text()
+
+
+def test_a_switch_comes_back_with_the_rules_of_its_controller(ran: Ran) -> None:
+    """It forgot them; nothing passes while it is down, and traffic goes on after it is up."""
+    assert ran.goodput_mbps(12.2, 12.5) == 0
+    flows = next(record["flows"] for record in ran.records if record["event"] == "flows").values()
+    last = ran.begin + 12.5
+    assert all(flow["nbytes"][-1] > np.interp(last, flow["t"], flow["nbytes"]) for flow in flows)
+
+
+def test_what_events_change_is_no_difference_and_no_defect(ran: Ran) -> None:
+    """Shapers read back at the end are what the last event asked for; the verdict does not blame the events."""
+    assert json.loads((ran.point / "network.json").read_text())["differences"] == []
+    assert ran.row["refused"] is None
+    assert not [reason for reason in ran.row["fidelity_reasons"] if "saturated" in reason or "lost outside" in reason]
+    assert ran.row["events"].startswith("2 s link left-right down; 3.5 s link left-right up")
+    assert ran.row["after_share_of_nb"] is None  # up comes half a second into the stretch
