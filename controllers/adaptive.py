@@ -11,7 +11,7 @@ Links that fail are repaired by the switches themselves first (fast-failover, no
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ryu.controller import ofp_event
@@ -19,10 +19,12 @@ from ryu.controller.handler import MAIN_DISPATCHER, set_ev_cls
 
 from fabric import sightings
 from fabric.app import FabricApp
-from fabric.decisions import DecisionLog, interfaces
+from fabric.decisions import Batch, DecisionLog, interfaces
 from fabric.flowtable import FlowRecord, FlowTable
 from fabric.graph import Port, Switch
+from fabric.hints import Announced
 from fabric.openflow import FailoverGroup, Rule
+from fabric.paths import PathSets
 from fabric.plugins import load_policy
 from fabric.policy import Action, Reroute, Reweight, View
 from fabric.steering import FLOW_COOKIE, INGRESS, SEEN, Steering, changed
@@ -51,13 +53,16 @@ class Adaptive(FabricApp):
         self.links.hold_down_s = wanted["hold_down_ms"] / 1000
         nics = {host.name: self.links.configured(self.fabric.ports_of[host.name][0]) for host in self.fabric.hosts}
         self.flows = FlowTable(
-            self.steering.host_of, nics, linger_s=wanted["linger_ms"] / 1000, hold_s=wanted["hold_ms"] / 1000
-        )
+            self.steering.host_of, nics, grace_s=max(2.0, 2 * self.period_s),
+            linger_s=max(wanted["linger_ms"] / 1000, 2 * self.period_s), hold_s=wanted["hold_ms"] / 1000,
+        )  # fmt: skip
         self.log = DecisionLog(self.folder)
         self.weights: dict[tuple[str, str], tuple[int, ...]] = {}
-        self.waiting: dict[tuple[str, int], dict[str, Any]] = {}  # by switch and number of a barrier: its batch
+        self.waiting: dict[tuple[str, int], Batch] = {}  # by switch and number of a barrier
         self.outcomes: list[tuple[float, FlowRecord, float | None]] = []
         self.installed: dict[str, list[Rule]] = {}  # by edge: its choice rules
+        self.kept_off: frozenset[Port] = frozenset()
+        self.hashed_over = self._groups(self.paths)
         self.asked_flows = float("-inf")
         self.asked_seen: dict[str, tuple[int, bool]] = {}  # by edge: the question under way, and whether to ask again
 
@@ -112,6 +117,13 @@ class Adaptive(FabricApp):
         if record is not None:
             self.log.write("flow", flow=str(record.key), src=record.src, dst=record.dst, signal=record.signal)
 
+    def on_hint(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
+        """A collective's flows, before their first byte: place them now, and say so when the rules are in force."""
+        for flow in flows:
+            self._first_seen(self.flows.note(flow.key, time.monotonic(), "hint"))
+        if not self._tick(self.view(time.monotonic()), lambda: placed(len(flows))):
+            placed(len(flows))
+
     def on_link(self, port: Port, up: bool) -> None:
         """Hash no more flows over a dead link, and let the policy act now rather than at the next round."""
         self.log.write("link", port=port.interface, up=up)
@@ -132,11 +144,12 @@ class Adaptive(FabricApp):
             self._ask_flows()
         self._note_outcomes(view.t)
 
-    def _tick(self, view: View) -> None:
+    def _tick(self, view: View, in_force: Callable[[], None] | None = None) -> int:
+        """Decide and act; `in_force` is called once every switch has its rules. How many switches got any."""
         self._keep_off_dead_links(view.t)
         view = self._with_flows(view)
         decided = list(self.policy.decide(view))
-        self._apply(view, decided, time.monotonic())
+        return self._apply(view, decided, Batch(view.tick, view.t, time.monotonic(), in_force))
 
     def _with_flows(self, view: View) -> View:
         hosts = {host.name: self.fabric.ports_of[host.name][0] for host in self.fabric.hosts}
@@ -148,23 +161,28 @@ class Adaptive(FabricApp):
                 record.path = self.steering.hashed_path(record.key, record.hashed_to, paths, self.weights)
         flows = self.flows.active(view.t, busy_out, busy_in)
         return View(
-            view.t, view.tick, view.period_s, view.links, flows, paths, self._groups(paths), paths.between
+            view.t, view.tick, view.period_s, view.links, flows, paths, self.hashed_over, paths.between
         )
 
-    def _groups(self, paths: Any) -> dict[tuple[str, str], tuple[int, ...]]:
+    def _groups(self, paths: PathSets) -> dict[tuple[str, str], tuple[int, ...]]:
         edges = self.steering.edges
         return {
             (a, b): self.weights.get((a, b), (1,) * len(paths.between(a, b))) for a in edges for b in edges if a != b
         }
 
     def _keep_off_dead_links(self, t: float) -> None:
-        paths = self.usable(t)
+        """Hash no more flows over links that may not be used; nothing to do while these stay the same."""
+        down = self.links.down(t)
+        if down == self.kept_off:
+            return
+        self.kept_off, paths = down, self.usable(t)
+        self.hashed_over = self._groups(paths)
         for edge, before in self.installed.items():
             after = list(self.steering.choices(edge, paths))
             self.send(edge, *changed(before, after))
             self.installed[edge] = after
 
-    def _apply(self, view: View, actions: Sequence[Action], decided: float) -> None:
+    def _apply(self, view: View, actions: Sequence[Action], batch: Batch) -> int:
         """Send a tick's actions, all in one go, and a barrier to each switch that got any."""
         by_switch: dict[str, list[Rule]] = {}
         for action in actions:
@@ -172,12 +190,14 @@ class Adaptive(FabricApp):
                 by_switch.setdefault(action.switch, []).extend(self._reweight(view, action))
             else:
                 by_switch.setdefault(action.path[1].node, []).append(self._reroute(view, action))
-        batch = {"tick": view.tick, "sampled": round(view.t, 6), "decided": round(decided, 6), "left": set(by_switch)}
         for switch, rules in by_switch.items():
             self.send(switch, *rules)
             number = self.ask(switch, lambda datapath: datapath.ofproto_parser.OFPBarrierRequest(datapath))
             if number is not None:
-                self.waiting[switch, number] = {**batch, "switches": sorted(by_switch), "left": batch["left"]}
+                self.waiting[switch, number] = batch
+                batch.left.add(switch)
+        batch.switches = sorted(batch.left)
+        return len(batch.left)
 
     def _reroute(self, view: View, action: Reroute) -> Rule:
         record = self.flows.records[action.flow]
@@ -197,6 +217,7 @@ class Adaptive(FabricApp):
             reason=action.reason, numbers=dict(action.numbers),
         )  # fmt: skip
         self.weights[action.switch, action.group] = action.weights
+        self.hashed_over = {**self.hashed_over, (action.switch, action.group): action.weights}
         return self.steering.slot_rules(action.switch, action.group, action.weights)
 
     @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
@@ -205,9 +226,11 @@ class Adaptive(FabricApp):
         switch = self.fabric.switch_by_dpid[ev.msg.datapath.id].name
         batch = self.waiting.pop((switch, ev.msg.xid), None)
         if batch is not None:
-            batch["left"].discard(switch)
-            if not batch["left"]:
-                self.log.write("in-force", **{key: value for key, value in batch.items() if key != "left"})
+            batch.left.discard(switch)
+            if not batch.left:
+                self.log.write("in-force", tick=batch.tick, sampled=round(batch.sampled, 6), decided=round(batch.decided, 6), switches=batch.switches)
+                if batch.in_force:
+                    batch.in_force()
 
     # -- what came of it
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,11 +18,13 @@ from typing import Any, ClassVar
 from ryu.base.app_manager import RyuApp
 from ryu.controller import ofp_event
 from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
+from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3
 
-from fabric.counters import EventCounters, EventReady
+from fabric.counters import EventCounters, EventHint, EventReady
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port, Switch
+from fabric.hints import Announced, listen, serve
 from fabric.linkwatch import LinkWatch, QueueCount
 from fabric.openflow import FailoverGroup, Rule, flow_mod, group_mods
 from fabric.paths import PathSets
@@ -31,6 +33,7 @@ from fabric.qdiscs import QueueReader, Watched
 
 __all__ = ["FabricApp"]
 
+_HINT_DEADLINE_S = 10.0
 _NOMINAL_MBPS = 10_000.0  # where nobody said how fast the links are: what a virtual port reports
 
 
@@ -75,8 +78,19 @@ class FabricApp(RyuApp):
     def on_sample(self, view: View) -> None:
         """A round of counters came, every `poll_ms`; `view` holds the links as they are now, and no flows."""
 
+    def on_hint(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
+        """A collective is about to make these flows; call `placed` with their number once they have their paths."""
+        placed(0)
+
     def on_link(self, port: Port, up: bool) -> None:
         """A port between switches or to a host went down or came up."""
+
+    def start(self) -> Any:
+        """Ryu's hook for an app's own thread: here, the one that takes hints."""
+        running = super().start()
+        if not self.setup.get("hints"):
+            return running
+        return hub.spawn(serve, listen(Path(self.setup["hints"])), self._hinted)
 
     # -- to call
 
@@ -141,6 +155,17 @@ class FabricApp(RyuApp):
         up = not gone and not desc.state & proto.OFPPS_LINK_DOWN and not desc.config & proto.OFPPC_PORT_DOWN
         if port in self.fabric.peer and self.links.port_changed(port, up, time.monotonic()):
             self.on_link(port, up)
+
+    def _hinted(self, flows: list[Announced]) -> int:
+        """Let the app's own thread place the flows, and wait for it."""
+        answer = hub.Queue()
+        self.send_event(self.name, EventHint(flows, answer.put))
+        return int(answer.get(timeout=_HINT_DEADLINE_S))
+
+    @set_ev_cls(EventHint)
+    def on_hint_event(self, ev: EventHint) -> None:
+        """Pass it on."""
+        self.on_hint(ev.flows, ev.placed)
 
     @set_ev_cls(EventReady)
     def on_monitor_ready(self, _: EventReady) -> None:

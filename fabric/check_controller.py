@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
@@ -130,8 +131,12 @@ def check(asked: Request, progress: Callable[[str], None] = lambda _: None) -> I
     """A report for each topology, as it is ready; `progress` is told which check begins."""
     for name, fabric in asked.fabrics.items():
         with tempfile.TemporaryDirectory(prefix="fabriclab-") as folder:
-            findings = tuple(_on(Path(folder), asked, fabric, lambda what, name=name: progress(f"{name}: {what}")))
+            findings = tuple(_on(Path(folder), asked, fabric, partial(_tell, progress, name)))
         yield Report(name, fabric, findings)
+
+
+def _tell(progress: Callable[[str], None], topology: str, what: str) -> None:
+    progress(f"{topology}: {what}")
 
 
 def _on(folder: Path, asked: Request, fabric: Fabric, progress: Callable[[str], None]) -> Iterator[Finding]:
@@ -273,7 +278,7 @@ class _Bench:
         if broken:
             remedy = "send the rules at every connection, not only at the first"
             return Finding("reconnect", "FAIL", f"{switch.name} came back with empty tables: {self.examples(broken)}; {remedy}")
-        return Finding("reconnect", "PASS", f"{switch.name} was cut off and came back, then restarted with empty tables: {self.held()} each time")
+        return Finding("reconnect", "PASS", f"{switch.name} was cut off and came back, then restarted with empty tables; each time: {self.held()}")
 
     def back(self, switch: Switch, how: str, before: int | None = None) -> None:
         """Wait until a switch has connected once more, and what follows from it has been done."""
@@ -301,7 +306,7 @@ class _Bench:
             return Finding("port down", "FAIL", f"when {name} went down: {trouble}")
         if broken:
             return Finding("port down", "FAIL", f"{name} went down and came back, and now: {self.examples(broken)}")
-        if not self.judged:
+        if not (self.judged and self.base):
             return Finding("port down", "PASS", f"{name} went down and came back: no traceback")
         return self.repaired(name, near, lost)
 
@@ -333,7 +338,7 @@ class _Bench:
             return Finding("counters", "FAIL", f"when counters read 2^64 - 1: {trouble}; a switch says so of what it does not count")
         if broken:
             return Finding("counters", "FAIL", f"when counters read 2^64 - 1: {self.examples(broken)}")
-        return Finding("counters", "PASS", f"all counters read 2^64 - 1 in {kinds} replies: no traceback, {self.held()}")
+        return Finding("counters", "PASS", f"all counters read 2^64 - 1 in {kinds} replies: no traceback; {self.held()}")
 
     def lasts(self) -> Finding:
         """It runs on while some hosts send; after each change of rules all is looked at again."""
@@ -349,7 +354,8 @@ class _Bench:
             if broken := self.still():
                 return Finding("over time", "FAIL", f"after {steps} changes of rules while hosts sent: {self.examples(broken)}")
         self.count_rules()
-        seen = f"changed its rules {steps} times: {self.held()} after each" if steps else "changed no rule"
+        times = "once" if steps == 1 else f"{steps} times"
+        seen = f"changed its rules {times}; after each: {self.held()}" if steps else "changed no rule"
         return Finding("over time", "PASS", f"{_POLLS} polls with packets on {min(_TALKING, len(self.base))} paths: it {seen}")
 
     def fits(self) -> Finding:
@@ -435,10 +441,15 @@ class _Bench:
         if not self.judged:
             return {}
         found, _ = self.look(list(self.base), patience_s, down)
-        return {pair: seen for pair, seen in found.items() if seen.end != "reached"}
+        broken = {pair: seen for pair, seen in found.items() if seen.end != "reached"}
+        if not down:  # what a check has found broken, the next ones do not find again
+            self.base = {pair: seen for pair, seen in self.base.items() if pair not in broken}
+        return broken
 
     def held(self) -> str:
-        return f"all {len(self.base)} pairs reach each other" if self.judged else "routes not judged"
+        if not (self.judged and self.base):
+            return "no routes to look at"
+        return f"all {len(self.base)} pairs reach each other"
 
     def victim(self) -> Switch:
         """The switch of the first host."""

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ryu.controller import event
 
 from fabric.graph import Port
+from fabric.hints import Announced
 
-__all__ = ["UNSUPPORTED", "Counters", "EventCounters", "EventReady", "PortCount"]
+__all__ = ["UNSUPPORTED", "Counters", "EventCounters", "EventHint", "EventReady", "PortCount"]
 
 UNSUPPORTED = 2**64 - 1  # how a switch says that it does not count something
 
@@ -44,6 +45,14 @@ class EventCounters(event.EventBase):  # type: ignore[misc]
     def __init__(self, counters: Counters) -> None:
         super().__init__()
         self.counters = counters
+
+
+class EventHint(event.EventBase):  # type: ignore[misc]
+    """A collective announced its flows; `placed` is to be called with how many have their paths."""
+
+    def __init__(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
+        super().__init__()
+        self.flows, self.placed = flows, placed
 
 
 class EventReady(event.EventBase):  # type: ignore[misc]

@@ -17,19 +17,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 from fabric.errors import RunError
 from fabric.paths import Path
 
-__all__ = ["DecisionLog", "count", "interfaces", "read_decisions"]
+__all__ = ["Batch", "DecisionLog", "count", "interfaces", "read_decisions"]
 
 
 def interfaces(path: Path | None) -> list[str] | None:
     """A path as names of interfaces."""
     return None if path is None else [port.interface for port in path]
+
+
+@dataclass
+class Batch:
+    """A tick's actions on their way: when the counters were read and the policy had decided, and who has not answered."""
+
+    tick: int
+    sampled: float
+    decided: float
+    in_force: Callable[[], None] | None = None
+    left: set[str] = field(default_factory=set)
+    switches: list[str] = field(default_factory=list)
 
 
 class DecisionLog:

@@ -21,7 +21,7 @@ def estimate(
     """The natural demand in Mb/s of each flow, a pair (source, destination), where links of hosts alone limit.
 
     `known` caps a flow that was measured to want less, None does not; what it leaves is shared among the others.
-    This is what Hedera's estimator (Al-Fares et al., NSDI 2010, section 4.2) iterates towards, sources sharing equally
+    This is what Hedera's estimator (Al-Fares et al., NSDI 2010, "Demand Estimation") iterates towards, sources sharing equally
     and receivers limiting: the max-min fair rates on a star. So `fluid.max_min`, which a test proves by the definition,
     computes them, also for links that differ, and without an iteration that must be trusted to end.
     RequestError for a host without a rate.

@@ -48,6 +48,7 @@ _SHUTDOWN_DRAIN_S = 3.0
 _SLOWEST_EXPECTED = 60  # times the ideal, before an iteration is called stalled
 _SHORTEST_DEADLINE_S = 20.0
 _CONTROLLER_PORT = 6653
+_HINTS = "hints.sock"  # in the run's state folder, whose path is short enough for a Unix socket
 _TURN_S = 0.05
 _LONGEST_RUN_S = 24 * 3600.0
 _BEGINS = {"load": "begin", "release": "release"}  # records of the traffic that events count from; the first one does
@@ -98,6 +99,7 @@ class _Running:
     ovs: PrivateOvs
     network: Network
     controller: Controller
+    state: Path
 
 
 def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms: float, progress: Progress) -> None:
@@ -120,8 +122,9 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
 def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     control = controller_process(
-        folder / "controller", point.fabric, app=source.module, parameters=point.controller.params,
+        folder / "controller", point.fabric, app=source.module, parameters=_parameters(point),
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
+        hints=place.folder / _HINTS if point.collective and point.collective.hints else None,
     )  # fmt: skip
     ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
     with (
@@ -135,7 +138,16 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[
         controller.wait_listening()
         net.connect(ControllerAddress(_CONTROLLER_PORT))
         controller.wait_ready()
-        yield _Running(point, work, folder, ovs, net, controller)
+        yield _Running(point, work, folder, ovs, net, controller, place.folder)
+
+
+def _parameters(point: Point) -> dict[str, Any]:
+    """The controller's parameters; a policy in a file gets its whole path, as the controller knows no experiment."""
+    parameters = dict(point.controller.params)
+    policy = parameters.get("policy")
+    if isinstance(policy, str) and "/" in policy:
+        parameters["policy"] = str((point.base / policy).resolve())
+    return parameters
 
 
 def _idle_rtt_ms(up: _Running) -> float:
@@ -274,6 +286,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
         check=collective.check if collective else False,
         flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
+        hints=str(up.state / _HINTS) if collective and collective.hints else None,
         iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000),
     )  # fmt: skip
 

@@ -204,7 +204,10 @@ def in_force(
     for one in happened:
         meanwhile = (t[1:] >= one.begin) & (t[:-1] <= one.end)
         for name in one.mbps.keys() & column.keys():
-            mbps[t >= one.begin, column[name]] = one.mbps[name]
+            rate = mbps[:, column[name]]
+            # While it is being done either may be in force: nothing is held against a link for having the higher one.
+            rate[t >= one.begin] = np.maximum(rate[t >= one.begin], one.mbps[name])
+            rate[t > one.end] = one.mbps[name]
             steady[meanwhile, column[name]] = False
     up = mbps > 0
     steady &= up[1:] & up[:-1]
@@ -214,7 +217,7 @@ def in_force(
 def _whole(t: npt.NDArray[np.float64], up: npt.NDArray[np.bool_], happened: Sequence[Happened]) -> npt.NDArray[np.bool_]:
     whole: npt.NDArray[np.bool_] = np.logical_and(up[1:].all(axis=1), up[:-1].all(axis=1))
     for one in happened:
-        if one.event.do != "rate":
+        if one.event.do != "rate" and one.event.names:
             whole &= (t[1:] < one.begin) | (t[:-1] > one.end)
     return whole
 

@@ -313,10 +313,30 @@ class _Checks:
         """What is wrong with the plug-ins' names and parameters."""
         yield from self.plugin("topology", ("topology",), file.topology)
         yield from self.plugin("controller", ("controller",), file.controller)
+        yield from self.controller(file)
         if file.collective is not None:
             yield from self.plugin("collective", ("collective",), file.collective)
         for n, load in enumerate(file.load):
             yield from self.plugin("load", ("load", n), load)
+
+    def controller(self, file: ExperimentFile) -> Iterator[Problem]:
+        """What is wrong between a controller and its policy, or the hints that it would be sent."""
+        takes = self.wanted.get(("controller", file.controller.use))
+        if takes is None:
+            return
+        policy = {**takes.defaults, **file.controller.params}.get("policy")
+        if isinstance(policy, str):
+            options = file.controller.params.get("options", {})
+            try:
+                plugins.load_policy(policy, self.base, options if isinstance(options, dict) else {})
+            except RequestError as err:
+                key = "options" if "got options" in str(err) else "policy"
+                yield Problem(("controller", key), _not_found("policy", policy, err))
+        if file.collective is not None and file.collective.hints:
+            source = plugins.find("controller", file.controller.use, self.base)
+            if not plugins.defines(source, "on_hint"):
+                text = told(True, f"false, as {file.controller.use} takes no hints", "remove hints, or write e.g. controller: {use: adaptive}")
+                yield Problem(("collective", "hints"), text)
 
     def plugin(self, kind: str, path: KeyPath, use: Use) -> list[Problem]:
         """What is wrong with one plug-in's name and parameters."""

@@ -63,13 +63,12 @@ class Faults:
         return Happened(event, round(begin, 6), round(end, 6), mbps)
 
     def _change(self, event: Timed) -> tuple[float, float]:
-        begin = time.monotonic()
-        if not event.names:
-            self._controller_event(event.do)
-        elif event.do == "rate" and event.mbps is not None:
-            self._network.set_rate(ports_of(self._network.fabric, event), event.mbps)
-        else:
+        if event.do == "rate" and event.mbps is not None:
+            return self._network.set_rate(ports_of(self._network.fabric, event), event.mbps)
+        if event.names:
             return self._up_or_down(event)
+        begin = time.monotonic()
+        self._controller_event(event.do)
         return begin, time.monotonic()
 
     def _controller_event(self, do: str) -> None:

@@ -75,7 +75,10 @@ class Controller(Use):
 
 
 class Collective(Use):
-    """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other."""
+    """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other.
+
+    With `hints` the collective tells the controller its connections, and waits until they are placed, before it begins.
+    """
 
     use: str = _use("ring-allreduce")
     ranks: Annotated[Literal["all"] | Annotated[int, Field(ge=2)] | tuple[str, ...], BeforeValidator(_listed)] = Field(
@@ -91,6 +94,7 @@ class Collective(Use):
     iterations: int = Field(20, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
     warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])
     check: bool = Field(True, description="true or false", examples=[True])
+    hints: bool = Field(False, description="true or false", examples=[True])
 
 
 class Load(Use):

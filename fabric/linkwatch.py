@@ -131,6 +131,8 @@ class LinkWatch:
 
     def port_changed(self, port: Port, up: bool, t: float) -> bool:
         """Take a port's state; whether this changes which links may be used."""
+        if up and port not in self._failing:
+            return False
         state = self._failing.setdefault(port, _Failing())
         if state.down == (not up):
             return False

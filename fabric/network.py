@@ -117,17 +117,25 @@ class Network:
         if wrong := self.read_back():
             raise RunError(f"{len(wrong)} interfaces are not what was asked, the first: {wrong[0]}")
 
-    def set_rate(self, ports: Iterable[Port], mbps: float) -> None:
-        """Give ports another rate without touching their queues; RunError when the kernel says another one."""
+    def set_rate(self, ports: Collection[Port], mbps: float) -> tuple[float, float]:
+        """Give ports another rate without touching their queues; gives when that began and ended (CLOCK_MONOTONIC).
+
+        RunError when the kernel says another rate afterwards.
+        """
+        begin = time.monotonic()
         for port in ports:
             self.in_force[port] = replace(self.in_force[port], mbps=mbps)
-            with self._around(port), IPRoute() as netlink, _probe_socket() as channel:
-                index = _indexes(netlink)[port.interface]
+            with self._around(port), IPRoute() as netlink:
+                (index,) = netlink.link_lookup(ifname=port.interface)
                 # A class is changed in place; a new one, or a new root, would drop what waits below it.
                 _, kind, arguments = next(asked for asked in requests(self.in_force[port]) if asked[0] == "add-class")
                 netlink.tc("change-class", kind, index, **arguments)
+        end = time.monotonic()
+        for port in ports:
+            with self._around(port), IPRoute() as netlink, _probe_socket() as channel:
                 if wrong := _differences(netlink, channel, {port: self.in_force[port]}):
                     raise RunError(f"a changed rate is not what was asked: {wrong[0]}")
+        return begin, end
 
     def set_down(self, ports: Iterable[Port]) -> tuple[float, float]:
         """Have just these ports of switches down and all others up; gives when that began and ended (CLOCK_MONOTONIC).

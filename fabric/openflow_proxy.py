@@ -33,7 +33,7 @@ _FIXED = {_AGGREGATE: (24, 0, 16), _TABLE: (24, 8, 24), _PORT: (112, 8, 104), _Q
 _LENGTHY = {_FLOW: 32, _GROUP: 16}
 _GROUP_BUCKETS = 40  # each two counters more, to the entry's end
 _MULTIPART_BODY = 16
-_FLOW_REMOVED_COUNTERS = 40
+_FLOW_REMOVED_COUNTERS = 32
 
 _Look = Callable[[int, bytes], bytes]
 

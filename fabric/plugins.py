@@ -23,7 +23,7 @@ from typing import Any
 from fabric.errors import RequestError
 from fabric.policy import Policy
 
-__all__ = ["KINDS", "Source", "controller_parameters", "find", "load", "load_policy", "names"]
+__all__ = ["KINDS", "Source", "controller_parameters", "defines", "find", "load", "load_policy", "names"]
 
 KINDS = {
     "topology": "fabriclab.topologies",
@@ -119,6 +119,12 @@ def controller_parameters(source: Source) -> dict[str, Any] | None:
         )
     declared = _declared(file, app)
     return {} if declared is None and any(base.endswith("FabricApp") for base in _bases(app)) else declared
+
+
+def defines(source: Source, method: str) -> bool:
+    """Whether a controller's app class has a method of its own by this name, read without running any of it."""
+    file = Path(source.module) if source.is_file else _file_of(source.module)
+    return any(isinstance(node, ast.FunctionDef) and node.name == method for app in _apps(_parsed(file)) for node in app.body)
 
 
 def _file_of(module: str) -> Path:

@@ -43,6 +43,7 @@ class Row:
     nbytes: int | None = None
     ranks: int | None = None
     placement: str | None = None
+    hints: bool | None = None
     load: str | None = None
     events: str | None = None
     tcp: str

@@ -118,7 +118,8 @@ def _asked(point: Point, seen: Recorded) -> Row:
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
         policy=point.controller.params.get("policy"), collective=collective.use if collective else None,
-        placement=collective.placement if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
+        placement=collective.placement if collective else None,
+        hints=collective.hints if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,

@@ -26,7 +26,8 @@ class Traffic:
     """All that one point sends, with every 5-tuple fixed.
 
     `ranks` are host names by rank; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
-    size, in order; `begin_delay_s` is how long the load runs before the first iteration.
+    size, in order; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
+    socket, when the collective shall be announced there.
     """
 
     host_pids: Mapping[str, int]
@@ -43,6 +44,7 @@ class Traffic:
     duration_s: float | None
     load_lead_s: float
     iteration_deadline_s: float
+    hints: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What the coordinator reads."""
@@ -56,7 +58,7 @@ class Traffic:
                 for flow, endpoints in zip(self.flows, self.flow_endpoints, strict=True)
             ],
             "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
-            "iteration_deadline_s": self.iteration_deadline_s,
+            "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
         }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Hedera's simulated annealing: one path index for each destination, bettered by random swaps.
 
-Source: Al-Fares et al., "Hedera: Dynamic Flow Scheduling for Data Center Networks", NSDI 2010, section 4.3.2.
+Source: Al-Fares et al., "Hedera: Dynamic Flow Scheduling for Data Center Networks", NSDI 2010, "Simulated Annealing".
 """
 
 from __future__ import annotations

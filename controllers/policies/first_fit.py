@@ -1,6 +1,6 @@
 """Hedera's Global First Fit: an elephant goes on the first path with room for it.
 
-Source: Al-Fares et al., "Hedera: Dynamic Flow Scheduling for Data Center Networks", NSDI 2010, section 4.3.1.
+Source: Al-Fares et al., "Hedera: Dynamic Flow Scheduling for Data Center Networks", NSDI 2010, "Global First Fit".
 """
 
 from __future__ import annotations

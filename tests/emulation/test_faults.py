@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,8 @@ import pytest
 from fabric.events import Happened, read_happened
 
 pytestmark = pytest.mark.emulation
+
+PROBE_MBPS = 1000 * (14 + 20 + 8 + 64) * 8e-6  # on each direction of the link: Ethernet, IPv4, UDP and the payload
 
 # Two switches and one link between them: whoever loses it has no other way.
 LINE = """
@@ -119,9 +120,11 @@ def test_the_transport_is_silent_for_at_least_the_outage(ran: Ran) -> None:
 
 
 def test_a_changed_rate_is_the_rate(ran: Ran) -> None:
-    """Two fifths of it carry about two fifths, and the old rate the old goodput."""
-    slow, fast = ran.goodput_mbps(6.5, 8), ran.goodput_mbps(0.5, 2)
-    assert 0.3 < slow / fast < 0.5
+    """What the flows get beside the probes falls as the rate does, and rises again with it."""
+    before, slow, after = (ran.goodput_mbps(*stretch) for stretch in ((0.5, 2), (6.5, 8), (9, 10)))
+    due = (2 - PROBE_MBPS) / (5 - PROBE_MBPS)
+    assert 0.7 < slow / before / due < 1.3
+    assert after > 0.7 * before
 
 
 def test_a_dead_controller_stops_nothing(ran: Ran) -> None:

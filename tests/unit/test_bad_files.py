@@ -150,12 +150,12 @@ CASES: dict[str, tuple[str, str]] = {
     "an unknown key": (
         changed(more="expect: {a: 1}"),
         "bad.yaml:6: expect: got an unknown key; accepted: question, seed, repeat, topology, links, "
-        "controller, collective, load, duration_s, transport, sweep; remove it",
+        "controller, collective, load, events, duration_s, transport, sweep; remove it",
     ),
     "a misspelt key": (
         changed(links="", lnks="lnks: {mbps: 20}"),
         "bad.yaml:5: lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller,"
-        " collective, load, duration_s, transport, sweep; did you mean links?",
+        " collective, load, events, duration_s, transport, sweep; did you mean links?",
     ),
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),
@@ -456,6 +456,76 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:6: load.0.pod: got a probability of 0.25 outside the pod of h0, where this load has no other host; "
         "accepted: 0 there; change edge and pod, or the hosts",
     ),
+    "an event of nothing": (
+        changed(events="events: [{at_s: 1, do: down}]"),
+        "bad.yaml:6: events.0: got neither link, switch nor controller; accepted: one of link, switch and controller; "
+        "add e.g. link: [p0a0, g0c0]",
+    ),
+    "an event of two things": (
+        changed(events="events: [{at_s: 1, do: down, link: [p0a0, g0c0], switch: g0c0}]"),
+        "bad.yaml:6: events.0: got link and switch; accepted: one of link, switch and controller; remove switch",
+    ),
+    "an event without its time": (
+        changed(events="events: [{do: down, switch: g0c0}]"),
+        "bad.yaml:6: events.0.at_s: got nothing; accepted: a number from 0 to 3600; add e.g. at_s: 5",
+    ),
+    "an event that does what none does": (
+        changed(events="events: [{at_s: 1, do: flap, switch: g0c0}]"),
+        "bad.yaml:6: events.0.do: got 'flap'; accepted: down, up or rate; write e.g. do: down",
+    ),
+    "a link of one node": (
+        changed(events="events: [{at_s: 1, do: down, link: [p0a0]}]"),
+        "bad.yaml:6: events.0.link: got [p0a0]; accepted: a list of two nodes; write e.g. link: [p0a0, g0c0]",
+    ),
+    "a link to nowhere": (
+        changed(events="events: [{at_s: 1, do: down, link: [p0a0, g0c9]}]"),
+        "bad.yaml:6: events.0.link: got 'g0c9'; accepted: nodes of this topology: p0e0, p0e1, p0a0, p0a1, ...; "
+        "did you mean g0c0?",
+    ),
+    "a link that is not there": (
+        changed(events="events: [{at_s: 1, do: down, link: [p0a0, p1a0]}]"),
+        "bad.yaml:6: events.0.link: got [p0a0, p1a0]; accepted: two nodes with a link; p0a0 has links to p0e0, p0e1, g0c0, "
+        "g0c1; name one of these",
+    ),
+    "an event of a switch that is a host": (
+        changed(events="events: [{at_s: 1, do: down, switch: p0e0h0}]"),
+        "bad.yaml:6: events.0.switch: got 'p0e0h0'; accepted: switches of this topology: p0e0, p0e1, p0a0, p0a1, ...; "
+        "did you mean p0e0?",
+    ),
+    "the rate of a switch": (
+        changed(events="events: [{at_s: 1, do: rate, mbps: 5, switch: g0c0}]"),
+        "bad.yaml:6: events.0.do: got 'rate'; accepted: down or up of a switch or of the controller; write do: down, or name "
+        "a link",
+    ),
+    "a rate that is not said": (
+        changed(events="events: [{at_s: 1, do: rate, link: [p0a0, g0c0]}]"),
+        "bad.yaml:6: events.0.mbps: got nothing; accepted: the link's new rate beside do: rate; add e.g. mbps: 5",
+    ),
+    "a rate of what goes down": (
+        changed(events="events: [{at_s: 1, do: down, mbps: 5, link: [p0a0, g0c0]}]"),
+        "bad.yaml:6: events.0.mbps: got 5.0; accepted: none beside another do than rate; remove it, or write do: rate",
+    ),
+    "flaps without a rhythm": (
+        changed(events="events: [{at_s: 1, do: down, link: [p0a0, g0c0], times: 10}]"),
+        "bad.yaml:6: events.0.every_s: got nothing; accepted: the seconds from one time to the next; add e.g. every_s: 2",
+    ),
+    "a rhythm of one": (
+        changed(events="events: [{at_s: 1, do: down, link: [p0a0, g0c0], every_s: 2}]"),
+        "bad.yaml:6: events.0.every_s: got 2.0; accepted: none for an event that happens once; remove it, or add e.g. "
+        "times: 10",
+    ),
+    "an event after the end": (
+        changed(
+            collective="", load="load: [{use: stride, step: 8}]", duration_s="duration_s: 10",
+            events="events: [{at_s: 4, do: down, link: [p0a0, g0c0], times: 4, every_s: 2}]",
+        ),
+        "bad.yaml:7: events.0.at_s: got one at 10 s; accepted: events before duration_s, which is 10; let it come earlier, or "
+        "last longer",
+    ),
+    "a controller that is false": (
+        changed(events="events: [{at_s: 1, do: down, controller: false}]"),
+        "bad.yaml:6: events.0.controller: got false; accepted: true; write e.g. controller: true",
+    ),
     "no idle host": (
         changed(load="load: [{use: permutation, hosts: idle}]"),
         "bad.yaml:6: load.0.hosts: got 'idle'; accepted: hosts with two or more free of ranks; use fewer "
@@ -490,12 +560,12 @@ CASES: dict[str, tuple[str, str]] = {
     "a sweep of the seed": (
         changed(sweep="sweep: {seed: [1, 2]}"),
         "bad.yaml:6: sweep.seed: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, load, duration_s, transport; write e.g. controller.use",
+        "topology, links, controller, collective, load, events, duration_s, transport; write e.g. controller.use",
     ),
     "a sweep of no key": (
         changed(sweep="sweep: {link.mbps: [1, 2]}"),
         "bad.yaml:6: sweep.link.mbps: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, load, duration_s, transport; did you mean links?",
+        "topology, links, controller, collective, load, events, duration_s, transport; did you mean links?",
     ),
     "a bad value late in a sweep": (
         changed(sweep="sweep:\n  controller.use: [ecmp, two-level]\n  links.mbps:\n    - 5\n    - -5"),

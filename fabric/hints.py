@@ -1,0 +1,82 @@
+"""Hints: a collective tells the controller, before its first byte, which flows it is about to make.
+
+One Unix socket in the run's state folder, one line of JSON each way: {"flows": [{"src_ip", "src_port", "dst_ip",
+"dst_port", "nbytes", "transfers"}]} goes in; {"placed": n} comes back when what the controller decided is in force.
+
+Comes in: flows, or a socket to listen at. Goes out: an answer. The announcing side is the traffic's; the listening one
+runs in the controller process, in Ryu's green threads, where `socket` is eventlet's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fabric.policy import FlowKey
+
+__all__ = ["Announced", "announce", "listen", "serve"]
+
+_LONGEST_LINE = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """One flow of a collective: its 5-tuple, and how many bytes in how many transfers it will carry in an iteration."""
+
+    src_ip: str
+    src_port: int
+    dst_ip: str
+    dst_port: int
+    nbytes: int
+    transfers: int
+
+    @property
+    def key(self) -> FlowKey:
+        """The flow as policies name it."""
+        return FlowKey(self.src_ip, self.src_port, self.dst_ip, self.dst_port)
+
+
+def announce(path: str, flows: Iterable[Announced], deadline_s: float) -> int:
+    """Tell the controller, and wait until it has placed the flows; how many it placed.
+
+    OSError (TimeoutError included) when nobody listens or answers.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        channel.settimeout(deadline_s)
+        channel.connect(path)
+        channel.sendall(json.dumps({"flows": [asdict(flow) for flow in flows]}).encode() + b"\n")
+        answer = _line(channel)
+    return int(json.loads(answer)["placed"])
+
+
+def listen(path: Path) -> socket.socket:
+    """A socket to serve at; only the user that runs the fabric may speak to it."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(8)
+    return listener
+
+
+def serve(listener: socket.socket, place: Callable[[list[Announced]], int]) -> None:
+    """Answer announcements one after another with `place`, for the process's life; what is no announcement is ignored."""
+    while True:
+        channel, _ = listener.accept()
+        with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            flows = [Announced(**item) for item in json.loads(_line(channel))["flows"]]
+            channel.sendall(json.dumps({"placed": place(flows)}).encode() + b"\n")
+
+
+def _line(channel: socket.socket) -> bytes:
+    text = b""
+    while not text.endswith(b"\n"):
+        chunk = channel.recv(65536)
+        if not chunk or len(text) > _LONGEST_LINE:
+            raise ConnectionError("the other side of the hints' socket closed it in mid-line")
+        text += chunk
+    return text
