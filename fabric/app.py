@@ -60,6 +60,7 @@ class FabricApp(RyuApp):
         self.paths = PathSets(self.fabric)
         self.datapaths: dict[str, Any] = {}  # by switch; Ryu's own objects
         self._samples = count(1)
+        self._ready = False
         self._queues = _queue_reader(self.fabric)
 
     # -- to override
@@ -76,7 +77,7 @@ class FabricApp(RyuApp):
         """Every switch is connected and has its rules."""
 
     def on_sample(self, view: View) -> None:
-        """A round of counters came, every `poll_ms`; `view` holds the links as they are now, and no flows."""
+        """A round of counters came, every `poll_ms` once all is ready; `view` has the links as they are, and no flows."""
 
     def on_hint(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
         """A collective is about to make these flows; call `placed` with their number once they have their paths."""
@@ -169,13 +170,14 @@ class FabricApp(RyuApp):
 
     @set_ev_cls(EventReady)
     def on_monitor_ready(self, _: EventReady) -> None:
-        """Pass it on."""
+        """Pass it on; samples begin only now."""
+        self._ready = True
         self.on_ready()
 
     @set_ev_cls(EventCounters)
     def on_counters(self, ev: EventCounters) -> None:
         """Take a round of counters, read the queues beside it, and show the result to whoever wants it."""
-        if type(self).on_sample is FabricApp.on_sample:
+        if not self._ready or type(self).on_sample is FabricApp.on_sample:
             return
         self.links.counted(ev.counters)
         for port in self.links.queued(self._read_queues()):

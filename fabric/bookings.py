@@ -1,7 +1,7 @@
 """What every policy shares: the demand booked on every link, and the paths that each flow may choose from.
 
-Comes in: a `View`. Goes out: `Bookings` and `Choice`s for a policy to work on, and the `Reroute`s that its choices amount
-to. Links are numbers here, because policies weigh paths thousands of times in a decision.
+Comes in: a `View`. Goes out: `Bookings` and `Choice`s for a policy to work on, and the `Reroute`s that its choices
+amount to. Links are numbers here, because policies weigh paths thousands of times in a decision.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Choice:
 def open_books(view: View, slack: float = 0.0) -> tuple[Bookings, list[Choice]]:
     """Every flow booked where it is, and the choices there are: movable flows with more than one path, in order.
 
-    A flow whose path is not known, or is dead, is booked only where all its paths agree; if it cannot be moved, in equal
-    parts on all of them. A flow without demand has no choice.
+    A flow whose path is not known, or is dead, is booked only where all its paths agree; if it cannot be moved, in
+    equal parts on all of them. A flow without demand has no choice.
     """
     books = Bookings(view.links, slack)
     choices = [choice for flow in view.flows if flow.demand_mbps > 0 if (choice := _choice(view, books, flow))]
@@ -191,8 +191,9 @@ def _reroute(choice: Choice, before: Bookings, after: Bookings) -> Reroute:
     else:
         old = choice.options[choice.start]
         numbers["worst_before"] = worst = before.worst(old)
-        share = f"its fullest link {before.fullest(old).interface} was booked {worst:.2f} times over"
-        reason = share if before.overbooked(old) > 0 or worst > numbers["worst_after"] else f"to make room for others; {share}"
+        reason = f"its fullest link {before.fullest(old).interface} was booked {worst:.2f} times over"
+        if before.overbooked(old) == 0 and worst <= numbers["worst_after"]:
+            reason = f"to make room for others; {reason}"
     return Reroute(choice.flow.key, choice.paths[choice.at], reason, numbers)
 
 

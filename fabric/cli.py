@@ -188,6 +188,23 @@ def show(
 
 
 @app.command()
+def explain(
+    folder: Annotated[Path, typer.Argument(help="a run folder", show_default=False)],
+    point: Annotated[str | None, typer.Option(help="this point; by default the slowest")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")] = False,
+) -> None:
+    """Say in words where the time of a run's slowest all-reduce went, or its slowest flow's rate."""
+    from fabric.explain import explain as find_out
+    from fabric.screen import explanation
+
+    found = find_out(folder, point)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        explanation(_out, found)
+
+
+@app.command()
 def plot(
     folders: Annotated[list[Path], typer.Argument(help="run folders", show_default=False)],
     figure: Annotated[str | None, typer.Option(help="only this figure")] = None,

@@ -12,7 +12,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,11 @@ from fabric.kernel import read_sysctl
 from fabric.links import Shape
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
-from fabric.paths import Path as Hops
-from fabric.probes import PERIOD_MS, Probe, choose, recoveries
+from fabric.pinning import Pins, pins
+from fabric.probes import PathOf, choose, recoveries
 from fabric.process import Companion, companion
 from fabric.sandbox import Sandbox
 from fabric.seeds import number
-from fabric.tcp import Endpoints
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
 from fabric.workload import Workload
 
@@ -50,7 +49,6 @@ _SHORTEST_DEADLINE_S = 20.0
 _CONTROLLER_PORT = 6653
 _HINTS = "hints.sock"  # in the run's state folder, whose path is short enough for a Unix socket
 _TURN_S = 0.05
-_LONGEST_RUN_S = 24 * 3600.0
 _BEGINS = {"load": "begin", "release": "release"}  # records of the traffic that events count from; the first one does
 _OVS_SEND_BUFFER = 64 << 20
 _OVS_RECEIVE_BUFFER = 4 << 20
@@ -109,9 +107,8 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
-        probes = choose(point.fabric, expand(point.events), point.seed, _udp_path(up))
-        with _sampler(up) as sampler, _prober(up, probes):
-            _drive(up, sampler, ideal_ms, progress)
+        with _sampler(up) as sampler, pins(_pins(up)) as pinned:
+            _drive(up, sampler, ideal_ms, progress, pinned)
         _write_recovery(up)
         wrong = up.network.read_back()
         record = _network_record(up, idle_rtt_ms, wrong)
@@ -202,33 +199,16 @@ def _sampler(up: _Running) -> Iterator[Companion]:
         running.check_alive()
 
 
-def _udp_path(up: _Running) -> Callable[[str, str, Endpoints], Hops | None]:
+def _udp_path(up: _Running) -> PathOf:
     """The installed path of a UDP packet."""
     return lambda src, dst, endpoints: installed_path(up.ovs, up.point.fabric, src, dst, endpoints, "udp")
 
 
-@contextlib.contextmanager
-def _prober(up: _Running, probes: Sequence[Probe]) -> Iterator[None]:
-    """Probes flow within the block, which begins with the first of them and ends with the last that arrived."""
-    pinned = [probe for probe in probes if probe.path is not None]
-    folder = up.folder / "probes"
-    if probes:
-        folder.mkdir()
-        (folder / "probes.json").write_text(json.dumps([probe.to_json() for probe in probes], indent=1))
-    if not pinned:
-        yield
-        return
-    pid = up.network.host_pid
-    plan = {
-        "period_ms": PERIOD_MS,
-        "until": time.monotonic() + _LONGEST_RUN_S,
-        "probes": [{**probe.to_json(), "src_pid": pid(probe.src), "dst_pid": pid(probe.dst)} for probe in pinned],
-    }
-    (folder / "prober.json").write_text(json.dumps(plan))
-    with companion("the prober", "fabric.prober", folder) as running:
-        running.wait_for("ready", 10, "send its first packets")
-        yield
-        running.check_alive()
+def _pins(up: _Running) -> Pins:
+    """Probes for all that will go down, pinned on the paths installed now."""
+    point, path_of = up.point, _udp_path(up)
+    probes = choose(point.fabric, expand(point.events), point.seed, path_of)
+    return Pins(point.fabric, point.seed, path_of, up.network.host_pid, up.folder / "probes", probes)
 
 
 def _write_recovery(up: _Running) -> None:
@@ -239,9 +219,9 @@ def _write_recovery(up: _Running) -> None:
         (up.folder / "recovery.jsonl").write_text(lines)
 
 
-def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress) -> None:
+def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress, pinned: Pins) -> None:
     """Start the traffic, follow it to its end, and let the queues drain."""
-    faults = Faults(up.network, up.controller, expand(up.point.events), up.folder / "events.jsonl")
+    faults = Faults(up.network, up.controller, expand(up.point.events), up.folder / "events.jsonl", pinned)
     with traffic_process(up.folder / "traffic", _traffic(up, ideal_ms)) as traffic:
         while traffic.companion.running():
             _watch(up, sampler, traffic, progress, faults)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +60,25 @@ class Timed:
 class Happened:
     """An event that was done: from when to when (CLOCK_MONOTONIC), and the rate of each touched interface after it.
 
-    A rate is in Mb/s with its Ethernet header, 0 while the interface is down.
+    A rate is in Mb/s with its Ethernet header, 0 while the interface is down. `crossing` says by a probe's number whether its
+    path crossed the target just before, read back from the switches.
     """
 
     event: Timed
     begin: float
     end: float
     mbps: Mapping[str, float]
+    crossing: Mapping[str, bool] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A line of events.jsonl."""
-        return {"begin": self.begin, "end": self.end, **asdict(self.event), "in_force": dict(self.mbps)}
+        return {"begin": self.begin, "end": self.end, **asdict(self.event), "in_force": dict(self.mbps), "crossing": dict(self.crossing)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Happened:
         """What `to_json` wrote."""
         event = Timed(data["at_s"], data["do"], tuple(data["names"]), data["mbps"], data["probe"])
-        return Happened(event, data["begin"], data["end"], data["in_force"])
+        return Happened(event, data["begin"], data["end"], data["in_force"], data["crossing"])
 
 
 def expand(events: Iterable[Event]) -> tuple[Timed, ...]:

@@ -24,6 +24,11 @@ from fabric.policy import FlowKey, FlowView
 
 __all__ = ["FlowRecord", "FlowTable"]
 
+# A switch brings a flow's counter up to date about twice a second, all that was sent since at once: over less than this,
+# a stream of acknowledgements would look like an elephant.
+_LEAST_SPAN_S = 0.5
+_SILENT_S = 2.0  # longer than the switch takes to bring a counter up to date
+
 
 @dataclass
 class FlowRecord:
@@ -69,7 +74,10 @@ class FlowTable:
         return record
 
     def counted(self, key: FlowKey, nbytes: int, t: float, hashed_to: int | None = None) -> FlowRecord | None:
-        """A flow's own counter, as its switch gave it; the first one of a flow says only that it exists."""
+        """A flow's own counter, as its switch gave it; the first one of a flow says only that it exists.
+
+        The rate is taken over half a second at least.
+        """
         record = self._record(key, t, "flow-counters")
         if record is None:
             return None
@@ -79,12 +87,14 @@ class FlowTable:
             record.counted = (t, nbytes)
         elif nbytes > record.counted[1]:
             before, old = record.counted
-            record.mbps = (nbytes - old) * 8e-6 / max(t - before, 1e-3)
+            if t - before < _LEAST_SPAN_S:
+                return record
+            record.mbps = (nbytes - old) * 8e-6 / (t - before)
             record.peak_mbps = max(record.mbps, record.peak_mbps or 0.0)
             record.counted = (t, nbytes)
             if record.mbps >= self.elephant * self.nic_mbps[record.src]:
                 record.signal, record.evidence_at = "flow-counters", max(t, record.evidence_at)
-        elif t - record.counted[0] > 2.0:  # longer than the switch takes to bring a counter up to date
+        elif t - record.counted[0] > _SILENT_S:
             record.mbps, record.counted = 0.0, (t, nbytes)
         return record
 

@@ -69,6 +69,8 @@ def path_of_label(fabric: Fabric, src: str, dst: str, first: int, label: Label) 
     """The path from host `src` whose edge switch sends out of port `first` with `label`; None when it does not end at `dst`."""
     (host,) = fabric.ports_of[src][:1]
     ports = [host, Port(fabric.peer[host].node, first)]
+    if ports[-1] not in fabric.peer:
+        return None
     for number in label:
         ports.append(Port(fabric.peer[ports[-1]].node, number))
         if ports[-1] not in fabric.peer:
@@ -110,13 +112,19 @@ def _backups_of(fabric: Fabric, port: Port, rests: set[Label]) -> tuple[Backup, 
 
 
 def _sidesteps(fabric: Fabric, port: Port, rests: set[Label]) -> Iterator[Backup]:
-    """The other ports from which every label that may be met here leads to where it should."""
+    """The other ports from which every label that may be met here leads to where it should, and not back through here."""
     over = fabric.peer[port].node
     ends: Mapping[Label, str | None] = {label: follow(fabric, over, label) for label in rests}
     for other in _others(fabric, port):
         node = fabric.peer[other].node
-        if all(follow(fabric, node, label) == end for label, end in ends.items()):
+        if all(follow(fabric, node, label) == end and _straight(fabric, other, label) for label, end in ends.items()):
             yield Backup(other, ())
+
+
+def _straight(fabric: Fabric, port: Port, label: Label) -> bool:
+    """Whether a label, met at the far end of `port`, leads to no switch twice, nor to that of `port` again."""
+    visited = [port.node, *(follow(fabric, fabric.peer[port].node, label[:length]) for length in range(len(label) + 1))]
+    return len(set(visited)) == len(visited)
 
 
 def _detours(fabric: Fabric, port: Port) -> Iterator[Backup]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fabric.counters import Counters
+from fabric.counters import Counters, PortCount
 from fabric.graph import Fabric, Port
 from fabric.policy import LinkView
 
@@ -24,7 +24,8 @@ _DEGRADED = 0.85  # of the configured rate: what HTB lets through on a busy mach
 _EVIDENCE_S = 0.2  # how long, in all, a link must have shown itself slower
 _FORGIVE_S = 10.0  # then a degraded link is tried again; twice as long after each relapse
 _LONGEST_HOLD_S = 60.0
-_CALM_S = 30.0  # without a failure, and the hold-down begins small again
+_CALM_S = 30.0  # of being up, and the hold-down begins small again
+_MOST_DOUBLINGS = 10  # enough for any hold-down to grow to the longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class QueueCount:
 
 @dataclass
 class _Failing:
-    """A link's record: how often it went down lately, since when, and until when it is kept out of use."""
+    """A link's record: how often it went down lately, when it was last seen down, until when it is kept out of use."""
 
     down: bool = False
     times: int = 0
@@ -50,10 +51,15 @@ class _Failing:
 
 @dataclass
 class _Slow:
-    """A link that sends less than it should: evidence so far, and what is believed until when."""
+    """A link that sends less than it should: evidence so far, up to when, and what is believed until when.
+
+    `packets` are the bytes that may be under way unseen: one packet for each piece of the evidence.
+    """
 
     seconds: float = 0.0
     nbytes: float = 0.0
+    packets: float = 0.0
+    at: float = float("-inf")
     mbps: float | None = None
     until: float = float("-inf")
     patience_s: float = _FORGIVE_S
@@ -66,7 +72,7 @@ class LinkWatch:
     fabric: Fabric
     mbps: float
     hold_down_s: float = 3.0
-    _before: Counters | None = None
+    _before: dict[Port, tuple[float, PortCount]] = field(default_factory=dict)
     _queues: Mapping[Port, QueueCount] = field(default_factory=dict)
     _drops: dict[Port, int] = field(default_factory=dict)
     _utilisation: dict[Port, float] = field(default_factory=dict)
@@ -78,17 +84,18 @@ class LinkWatch:
         return self.mbps * self.fabric.scale[port]
 
     def counted(self, now: Counters) -> None:
-        """Take a round of port counters; what a switch does not count leaves its links' utilisation as it was."""
-        before, self._before = self._before, now
-        if before is None:
-            return
+        """Take a round of port counters; what a switch does not count leaves its links' utilisation as it was.
+
+        A switch that missed rounds is measured from its last answer on.
+        """
         for port, (t, count) in now.ports.items():
-            if port in before.ports:
-                t0, old = before.ports[port]
+            if port in self._before:
+                t0, old = self._before[port]
                 self._note(port, t - t0, old.tx_bytes, count.tx_bytes)
                 far = self.fabric.peer[port]
                 if far.node in self.fabric.host_by_name:  # a host's own counters are not asked; its switch hears it all
                     self._note(far, t - t0, old.rx_bytes, count.rx_bytes)
+            self._before[port] = (t, count)
 
     def _note(self, port: Port, seconds: float, before: int | None, now: int | None) -> None:
         if before is not None and now is not None and seconds > 0 and now >= before:
@@ -114,19 +121,23 @@ class LinkWatch:
             if slow is not None and slow.mbps is not None and sent * 8e-6 / seconds > 1.1 * slow.mbps:
                 slow.mbps = None  # it carries more than was believed
             if slow is not None:
-                slow.seconds = slow.nbytes = 0.0
+                slow.seconds = slow.nbytes = slow.packets = 0.0
             return False
         if sent >= old.backlog_bytes or not sent >= 0 or self._is_down(port):
             return False
         slow = self._slow.setdefault(port, _Slow())
         slow.seconds, slow.nbytes = slow.seconds + seconds, slow.nbytes + sent
-        if slow.seconds < _EVIDENCE_S:
+        if slow.at != old.t:  # a healthy link's last packet may leave just after the reading, and be the first to be missed
+            slow.packets += old.backlog_bytes / max(old.backlog_packets, 1)
+        slow.at = now.t
+        due = self.configured(port) * 1e6 / 8 * slow.seconds
+        if slow.seconds < _EVIDENCE_S or slow.nbytes + slow.packets >= _DEGRADED * due:
             return False
         fresh = slow.mbps is None
         if fresh and slow.until > float("-inf"):
             slow.patience_s *= 2
         slow.mbps, slow.until = slow.nbytes * 8e-6 / slow.seconds, now.t + slow.patience_s
-        slow.seconds = slow.nbytes = 0.0
+        slow.seconds = slow.nbytes = slow.packets = 0.0
         return fresh
 
     def port_changed(self, port: Port, up: bool, t: float) -> bool:
@@ -140,9 +151,10 @@ class LinkWatch:
         state.down = not up
         if state.down:
             state.times = 1 if t - state.last_down > _CALM_S else state.times + 1
-            state.last_down = t
         else:
-            state.held_until = t + min(_LONGEST_HOLD_S, self.hold_down_s * 2 ** (state.times - 1))
+            doublings = min(state.times - 1, _MOST_DOUBLINGS)
+            state.held_until = t + min(_LONGEST_HOLD_S, self.hold_down_s * 2**doublings)
+        state.last_down = t
         return was_usable != self._usable(port, t)
 
     def _is_down(self, port: Port) -> bool:

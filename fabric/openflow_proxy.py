@@ -54,7 +54,7 @@ class OpenFlowProxy:
 
     `floods` counts the packets that the controller had sent out of all ports of a switch.
     `connections` counts, by datapath id, how often a switch has connected; `requests` and `spoiled` count requests for
-    counters and replies that were spoilt, by kind (port, flow, group, ...).
+    counters, and replies that came while they were spoilt, by kind (port, flow, group, ...).
     """
 
     port: int
@@ -104,11 +104,10 @@ class _Connection:
         elif kind == _ERROR:
             self._refused(message)
         elif self.proxy.spoil and kind in (_MULTIPART_REPLY, _FLOW_REMOVED):
-            answer = spoilt(message)
-            if answer != message:
-                name = "flow removed" if kind == _FLOW_REMOVED else _KINDS[_multipart_kind(message)]
+            name = "flow removed" if kind == _FLOW_REMOVED else _KINDS.get(_multipart_kind(message))
+            if name is not None:
                 self.proxy.spoiled[name] += 1
-            return answer
+            return spoilt(message)
         return message
 
     def _refused(self, message: bytes) -> None:

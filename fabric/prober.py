@@ -1,7 +1,7 @@
 """The probes' process, `python -m fabric.prober`: small UDP packets at a fixed rhythm, and which of them arrived.
 
 Its folder is in FABRIC_RUN: `prober.json` comes in, with the period, the latest end and for each probe its two hosts'
-process ids and its endpoints. Goes out: `ready` with the first packets, and when it is told to end `probes.npz` (by probe
+process ids and its endpoints; after a SIGHUP it is read again, for probes added at its end, and for those `stopped`. Goes out: `ready` with the first packets, and when it is told to end `probes.npz` (by probe
 `sent_0`, `arrived_0`: CLOCK_MONOTONIC in nanoseconds, -1 for one that never came) and `report.json` (its own CPU and
 lateness, and packets that a full receive buffer dropped).
 
@@ -49,9 +49,12 @@ class Line:
     sent: array.array[int] = field(default_factory=lambda: array.array("q"))
     arrived: array.array[int] = field(default_factory=lambda: array.array("q"))
     overflows: int = 0
+    stopped: bool = False
 
     def send(self) -> None:
         """Send the next packet; one that the host refuses at once counts as sent, and as lost."""
+        if self.stopped:
+            return
         now = time.monotonic_ns()
         try:
             self.sender.send(_HEAD.pack(len(self.sent), now) + _PADDING)
@@ -86,6 +89,7 @@ def main() -> int:
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     lines = [_line(probe) for probe in plan["probes"]]
+    signal.signal(signal.SIGHUP, lambda *_: _change(lines, folder))
     begin, used = time.monotonic(), time.process_time()
     late_ms = _probe(lines, plan, told, folder / "ready")
     seconds, used_s = time.monotonic() - begin, time.process_time() - used
@@ -120,6 +124,14 @@ def _probe(lines: list[Line], plan: Mapping[str, Any], told: list[int], ready: P
     return late_ms
 
 
+def _change(lines: list[Line], folder: Path) -> None:
+    """Take up what was added to the plan, and leave off what was stopped."""
+    probes = json.loads((folder / "prober.json").read_text())["probes"]
+    for line, probe in zip(lines, probes, strict=False):
+        line.stopped = probe["stopped"]
+    lines += [_line(probe) for probe in probes[len(lines) :]]
+
+
 def _line(probe: Mapping[str, Any]) -> Line:
     ends = probe["endpoints"]
     receiver = _socket(probe["dst_pid"], ends["dst_ip"], ends["dst_port"])
@@ -136,6 +148,8 @@ def _socket(pid: int, ip: str, port: int) -> socket.socket:
     try:
         with inside_namespace(namespace):
             made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            # A probe that takes another's place may have its source port, towards another service.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((ip, port))
             made.setblocking(False)
             return made

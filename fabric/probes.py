@@ -22,14 +22,14 @@ from fabric.paths import equal_cost_paths, next_hops
 from fabric.seeds import PORTS, rng
 from fabric.tcp import Endpoints
 
-__all__ = ["PERIOD_MS", "Loss", "Probe", "Recovery", "choose", "loss", "read_probes", "recoveries"]
+__all__ = ["AGAIN", "PERIOD_MS", "Loss", "PathOf", "Probe", "Recovery", "choose", "loss", "read_probes", "recoveries"]
 
 PERIOD_MS = 1.0
 _SERVICE_PORT = 4000
-_TRIES = 64  # source ports for each pair of hosts
-_PAIRS = 8
+_FIRST = (8, 64)  # pairs of hosts, and source ports for each
+AGAIN = (3, 16)  # in mid run, where asking the switches takes their time
 _MOST = 8  # probes at once: each is a thousand packets a second at every switch on its way
-_LOOK = 50  # probes that say whether a path carries again
+_LOOK = 20  # probes that say whether a path carries again
 _BEFORE_S = 1.0  # from here on a loss may have been caused by the event: its packet still stood in a queue
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +41,7 @@ class Probe:
     """A stream of probes over one direction of a link (`out`, an interface) that the event on `target` breaks.
 
     `path` are the interfaces it leaves by, read back from the switches; None, with the `reason`, when none was found.
+    `stopped` when a controller moved it off the link, and another took its place.
     """
 
     target: str
@@ -50,17 +51,20 @@ class Probe:
     endpoints: Endpoints | None = None
     path: tuple[str, ...] | None = None
     reason: str | None = None
+    stopped: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for probes.json."""
         return asdict(self)
 
 
-def choose(fabric: Fabric, events: Sequence[Timed], seed: int, path_of: PathOf) -> list[Probe]:
+def choose(
+    fabric: Fabric, events: Sequence[Timed], seed: int, path_of: PathOf, tries: tuple[int, int] = _FIRST, before: int = 0
+) -> list[Probe]:
     """A probe for each direction of each link that goes down, or of a switch's first link to another switch.
 
     `path_of(src, dst, endpoints)` is the installed path of a UDP packet. Pairs of hosts and source ports are tried in an
-    order that the seed alone decides.
+    order that the seed alone decides; `tries` says how many of each. There are already `before` probes.
     """
     found: list[Probe] = []
     wanted = {event.target: event for event in events if event.do == "down" and event.names and event.probe}
@@ -69,7 +73,7 @@ def choose(fabric: Fabric, events: Sequence[Timed], seed: int, path_of: PathOf) 
             if sum(probe.path is not None for probe in found) == _MOST:
                 found.append(Probe(event.target, port.interface, reason=f"there are {_MOST} probes already"))
             else:
-                found.append(_pinned(fabric, event.target, port, seed, path_of, _SERVICE_PORT + len(found)))
+                found.append(_pinned(fabric, event.target, port, seed, path_of, tries, _SERVICE_PORT + before + len(found)))
     return found
 
 
@@ -80,12 +84,14 @@ def _directions(fabric: Fabric, event: Timed) -> tuple[Port, ...]:
     return min(links, key=lambda link: any(port.node in fabric.host_by_name for port in link))
 
 
-def _pinned(fabric: Fabric, target: str, port: Port, seed: int, path_of: PathOf, service: int) -> Probe:
+def _pinned(
+    fabric: Fabric, target: str, port: Port, seed: int, path_of: PathOf, tries: tuple[int, int], service: int
+) -> Probe:
     hosts = fabric.host_by_name
     draws = rng(seed, f"probe {port.interface}")
-    ports = [PORTS[int(index)] for index in draws.permutation(len(PORTS))[:_TRIES]]
+    ports = [PORTS[int(index)] for index in draws.permutation(len(PORTS))[: tries[1]]]
     tried = 0
-    for src, dst in _pairs(fabric, port, draws):
+    for src, dst in _pairs(fabric, port, draws, tries[0]):
         tried += 1
         for source in ports:
             endpoints = Endpoints(hosts[src].ip, source, hosts[dst].ip, service)
@@ -93,15 +99,14 @@ def _pinned(fabric: Fabric, target: str, port: Port, seed: int, path_of: PathOf,
             if path is not None and port in path:
                 names = tuple(hop.interface for hop in path)
                 return Probe(target, port.interface, src, dst, endpoints, names)
-    reason = f"no path of {tried} pairs of hosts with {_TRIES} source ports each crosses it"
+    reason = f"no path of {tried} pairs of hosts with {tries[1]} source ports each crosses it"
     return Probe(target, port.interface, reason=reason if tried else "it is on no shortest path between two hosts")
 
 
-def _pairs(fabric: Fabric, port: Port, draws: np.random.Generator) -> Iterator[tuple[str, str]]:
+def _pairs(fabric: Fabric, port: Port, draws: np.random.Generator, left: int) -> Iterator[tuple[str, str]]:
     """A few pairs of hosts with a shortest path over one direction of a link, in a drawn order."""
     names = [host.name for host in fabric.hosts]
     toward = next_hops(fabric)
-    left = _PAIRS
     for index in draws.permutation(len(names) ** 2):
         src, dst = names[int(index) // len(names)], names[int(index) % len(names)]
         if left and src != dst and any(port in path for path in equal_cost_paths(fabric, src, dst, toward)):
@@ -128,7 +133,7 @@ def loss(sent: Floats, arrived: Floats, begin: float, until: float) -> Loss | No
     """The loss that an event at `begin` caused, observed until `until`; None when no probe was sent meanwhile.
 
     `sent` and `arrived` are seconds, nan for one that never came. A span begins with a lost probe and ends with the last
-    lost one before half of the next 50 arrive; it is as long as from one to the other, and a period. Of all that touch
+    lost one before half of the next 20 arrive; it is as long as from one to the other, and a period. Of all that touch
     the second after the event, or the event itself, the longest counts.
     """
     seen = (sent >= begin - _BEFORE_S) & (sent < until)
@@ -181,19 +186,24 @@ class Recovery:
 def recoveries(happened: Sequence[Happened], folder: Path) -> list[Recovery]:
     """For each link or switch that went down and each of its probes: the loss, from the folder of the probes."""
     probes, times = read_probes(folder)
-    return [
-        _recovery(happened, index, probe, times.get(number))
-        for index, one in enumerate(happened) if one.event.do == "down" and one.event.names
-        for number, probe in enumerate(probes) if probe.target == one.event.target
-    ]  # fmt: skip
+    found = []
+    for index, one in enumerate(happened):
+        if one.event.do == "down" and one.event.names:
+            # The last one of each direction that was on its link when it went, or else the last one.
+            by_out = {probe.out: number for number, probe in enumerate(probes) if probe.target == one.event.target}
+            by_out |= {probes[int(number)].out: int(number) for number, crosses in one.crossing.items() if crosses}
+            found += [_recovery(happened, index, number, probes[number], times.get(number)) for number in by_out.values()]
+    return found
 
 
 def _recovery(
-    happened: Sequence[Happened], index: int, probe: Probe, times: tuple[Floats, Floats] | None
+    happened: Sequence[Happened], index: int, number: int, probe: Probe, times: tuple[Floats, Floats] | None
 ) -> Recovery:
     one = happened[index]
     if times is None:
         return Recovery(one.event, one.begin, probe, None)
+    if not one.crossing.get(str(number), False):
+        return Recovery(one.event, one.begin, probe, None, "its path had left the link before the event")
     found = loss(*times, one.begin, undone_at(happened, index, float("inf")))
     return Recovery(one.event, one.begin, probe, found, None if found else "no probe was sent after it")
 

@@ -1,6 +1,6 @@
 """A policy tried without a network: its actions change the paths, the fluid model gives the rates that it then sees.
 
-Comes in: a `Fabric`, flows between hosts, a policy. Goes out: the rates, moves and share of non-blocking after each tick.
+Comes in: a `Fabric`, flows between hosts, a policy. Goes out: rates, moves and share of non-blocking after each tick.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIRST_PORT, SERVICE = 20000, 5001  # flow i is one connection from port 20000 + 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a tick did: the policy's actions, then every flow's rate in Mb/s, and their sum over that of non-blocking."""
+    """What a tick did: the policy's actions; then every flow's rate in Mb/s, and their sum over non-blocking's."""
 
     actions: tuple[Action, ...]
     rates: npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class Step:
 class Rehearsal:
     """Flows on a fabric whose links carry `mbps` times their scale, first hashed over their shortest paths by `rng`.
 
-    `rates_mbps` are the rates of degraded links by port, 0 for a dead one: both directions, known to the policy at once.
+    `rates_mbps` are the rates of degraded links by port, 0 for a dead one: both directions, at once in the view.
     With `shows_hash` the policy sees where the hash put a flow; without it such a flow's path is None.
     """
 
@@ -136,16 +136,16 @@ class Rehearsal:
 
     def slowdown(self, rates: npt.NDArray[np.float64]) -> float:
         """How many times slower than on a non-blocking fabric the flow is that suffers most."""
-        return float(max(wanted / rate if rate > 0 else np.inf for wanted, rate in zip(self._demand, rates, strict=True)))
+        pairs = zip(self._demand, rates.tolist(), strict=True)
+        return float(max(wanted / rate if rate > 0 else np.inf for wanted, rate in pairs))
 
     def _key(self, index: int, flow: Flow) -> FlowKey:
         hosts = self._fabric.host_by_name
         return FlowKey(hosts[flow.src].ip, FIRST_PORT + index, hosts[flow.dst].ip, SERVICE)
 
     def _natural_demand(self) -> list[float]:
-        nic = {
-            host.name: sum(self._configured[port] for port in self._fabric.ports_of[host.name]) for host in self._fabric.hosts
-        }
+        ports_of = self._fabric.ports_of
+        nic = {host.name: sum(self._configured[port] for port in ports_of[host.name]) for host in self._fabric.hosts}
         pairs = [(flow.src, flow.dst) for flow in self.flows]
         return demand.estimate(pairs, nic, nic, [flow.mbps for flow in self.flows])
 
@@ -196,7 +196,7 @@ class Rehearsal:
             raise RequestError(f"policy: rerouted {action.flow}, which is no active flow; accepted: flows of the view")
         flow = self.flows[self._index[action.flow]]
         if action.path not in self.sets(flow.src, flow.dst):
-            raise RequestError(f"policy: sent {action.flow} along a path that is not offered; accepted: those of view.paths")
+            raise RequestError(f"policy: sent {action.flow} on a path that is not offered; accepted: those of view.paths")
 
 
 def _ends(path: Path) -> tuple[str, str]:

@@ -19,9 +19,11 @@ from rich.table import Table
 from fabric.check_controller import Report
 from fabric.claims import Claim, claims
 from fabric.experiment import Experiment, Point
+from fabric.explain import Explanation
 from fabric.results import Row
+from fabric.telling import told
 
-__all__ = ["Screen", "claim_table", "report", "size_label", "table", "verdict_table", "verdicts"]
+__all__ = ["Screen", "claim_table", "explanation", "report", "size_label", "table", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -159,6 +161,11 @@ def verdicts(rows: Sequence[Row]) -> str:
     """How many rows passed, in one line."""
     counts = Counter("refused" if row.refused else row.fidelity for row in rows)
     return "fidelity: " + ", ".join(f"{counts[name]} {name}" for name in ("PASS", "WARN", "FAIL", "refused"))
+
+
+def explanation(console: Console, found: Explanation) -> None:
+    """What happened at a point, in words; as wide as the screen, whole lines where it is none."""
+    console.print(told(found), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def verdict_table(found: Report) -> Table:

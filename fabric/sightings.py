@@ -36,6 +36,8 @@ def tcp_key(frame: bytes) -> FlowKey | None:
     if len(frame) < _ETHERNET + 40 or frame[12:14] != _IPV4.to_bytes(2, "big") or frame[_ETHERNET + 9] != _TCP:
         return None
     ports = _ETHERNET + 4 * (frame[_ETHERNET] & 0xF)
+    if len(frame) < ports + 4:
+        return None
     src_port, dst_port = struct.unpack_from("!HH", frame, ports)
     src, dst = frame[_ETHERNET + 12 : _ETHERNET + 16], frame[_ETHERNET + 16 : _ETHERNET + 20]
     return FlowKey(socket.inet_ntoa(src), src_port, socket.inet_ntoa(dst), dst_port)

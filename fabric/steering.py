@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import product
+from itertools import permutations
 
 from fabric.graph import Fabric, Port, Switch, mac_of
 from fabric.labels import DETOURED, LABEL_BYTES, Backup, Label, backups, label_of, mac_of_label, path_of_label
@@ -59,11 +59,16 @@ class Steering:
     """All that is ever installed in a fabric's switches."""
 
     def __init__(self, fabric: Fabric, hash_basis: int, repair: bool = True) -> None:
-        """`repair: False` leaves out the backups: what a dead link is sent is lost until somebody changes the rules."""
+        """`repair: False` leaves out the backups: what a dead link is sent is lost until somebody changes the rules.
+
+        RequestError when the fabric has a shortest path that is longer than a label can be.
+        """
         self.fabric = fabric
         self.hash_basis = hash_basis
         self.repair = repair
         self.paths = PathSets(fabric)
+        for path in self._every_path():
+            label_of(path)
 
     @cached_property
     def attached(self) -> dict[str, Port]:
@@ -86,20 +91,26 @@ class Steering:
     @cached_property
     def backups(self) -> dict[Port, tuple[Backup, ...]]:
         """The backups of every port between switches, for all labels of the fabric as it should be."""
-        if not self.repair:
-            return {}
+        return backups(self.fabric, self._every_path()) if self.repair else {}
 
-        def paths() -> Iterator[Path]:
-            ends = Port("", 0), Port("", 0)  # a host at either end, whichever
-            for src, dst in product(self.edges, self.edges):
-                if src != dst:
-                    yield from ((ends[0], *path, ends[1]) for path in self.paths.between(src, dst))
+    def _every_path(self) -> Iterator[Path]:
+        """Every path of the fabric as it should be, from edge to edge; the ports of the hosts at its ends stand for any."""
+        for src, dst in permutations(self.edges, 2):
+            for path in self.paths.between(src, dst):
+                yield (self._host_port[src], *path, self.fabric.peer[self._host_port[dst]])
 
-        return backups(self.fabric, paths())
+    @cached_property
+    def _host_port(self) -> dict[str, Port]:
+        """By edge, the port of one of its hosts."""
+        return {port.node: self.fabric.peer[port] for port in self.attached.values()}
+
+    def _between_switches(self, switch: Switch) -> list[Port]:
+        """The ports that labels can name: a host is reached by its address."""
+        return [port for port in self.fabric.ports_of[switch.name] if self.fabric.peer[port].node in self.fabric.switch_by_name]
 
     def groups(self, switch: Switch) -> Iterator[FailoverGroup]:
         """One group per port to another switch, and one more for packets that came in by its first backup."""
-        for port in self.fabric.ports_of[switch.name]:
+        for port in self._between_switches(switch):
             ways = self.backups.get(port, ())
             direct = Bucket(port.number, (Output(port.number),))
             yield FailoverGroup(port.number, (direct, *(_bucket(way) for way in ways)))
@@ -116,7 +127,7 @@ class Steering:
 
     def _transit(self, switch: Switch) -> Iterator[Rule]:
         shift = (Move("eth_dst", _LABEL_BITS - 8, 8, 16), Load("eth_dst", 0, 8, 8))
-        for port in self.fabric.ports_of[switch.name]:
+        for port in self._between_switches(switch):
             number, top = port.number, f"{port.number:02x}:00:00:00:00:00"
             yield Rule(Match(eth_dst=(top, _TOP)), (*shift, ToGroup(number)))
             for way in self.backups.get(port, ())[:1]:
@@ -124,6 +135,9 @@ class Steering:
                 yield Rule(met, (*shift, ToGroup(_ALTERNATIVE + number)), priority=110)
             marked = f"{top[:-2]}{DETOURED:02x}"
             yield Rule(Match(eth_dst=(marked, _TOP_AND_MARK)), (*shift, Output(number)), priority=150)
+            # A detour may reach the far end of its link from where the path goes on to.
+            back = Match(eth_dst=(marked, _TOP_AND_MARK), in_port=number)
+            yield Rule(back, (*shift, ToInPort()), priority=160)
 
     def _ingress(self, switch: Switch) -> Iterator[Rule]:
         basis = basis_of(self.hash_basis, switch.dpid)
@@ -147,10 +161,13 @@ class Steering:
                 yield Rule(Match(reg0=index, reg1=number), _off(path), table=CHOICE)
 
     def choice(self, switch: str, edge: str, paths: PathSets) -> list[Path]:
-        """The path from edge to edge that each number of the hash means: the usual one while it is among `paths`."""
+        """The path from edge to edge that each number of the hash means: the usual one while it is among `paths`.
+
+        Empty when none of `paths` is left that a label can hold: then what is installed stays, and its repair with it.
+        """
         if switch == edge:
             return []
-        usable = paths.between(switch, edge)
+        usable = [path for path in paths.between(switch, edge) if len(path) <= LABEL_BYTES + 1]
         usual = self.paths.between(switch, edge)
         return [path if path in usable else usable[index % len(usable)] for index, path in enumerate(usual)] if usable else []
 
@@ -159,7 +176,8 @@ class Steering:
         match = Match(
             ip_src=key.src_ip, ip_dst=key.dst_ip, protocol=key.protocol, tcp_src=key.src_port, tcp_dst=key.dst_port
         )
-        return Rule(match, _off(path[1:-1]), table=INGRESS, priority=200, cookie=FLOW_COOKIE, idle_s=FLOW_IDLE_S)
+        actions = _off(path[1:-1]) if len(path) > 2 else (Output(path[-1].number),)
+        return Rule(match, actions, table=INGRESS, priority=200, cookie=FLOW_COOKIE, idle_s=FLOW_IDLE_S)
 
     def whole(self, key: FlowKey, between: Path) -> Path | None:
         """The path from host to host of a flow that takes `between` from edge to edge; None for unknown addresses."""
@@ -172,8 +190,13 @@ class Steering:
         return path_of_label(self.fabric, self.host_of[key.src_ip], self.host_of[key.dst_ip], first, label)
 
     def hashed_path(self, key: FlowKey, number: int, paths: PathSets, weights: Mapping[tuple[str, str], Sequence[int]]) -> Path | None:
-        """The path of a flow that was hashed to `number`: of a path, or of a slot where `weights` says so."""
+        """The path of a flow that was hashed to `number`: of a path, or of a slot where `weights` says so.
+
+        Within an edge there is one path, whatever the hash.
+        """
         ends = (self.attached[key.src_ip].node, self.attached[key.dst_ip].node)
+        if ends[0] == ends[1]:
+            return self.whole(key, ())
         found = self.choice(*ends, paths)
         index = slots_of(weights[ends])[number % SLOT_COUNT] if ends in weights else number
         return self.whole(key, found[index]) if index < len(found) else None

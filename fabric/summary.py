@@ -15,12 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from fabric import plugins
+from fabric.decisions import count, read_decisions
 from fabric.events import SETTLE_S, Happened, degraded, describe_events, expand, read_happened
 from fabric.experiment import Point
 from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import max_min, play, share_of_nonblocking
 from fabric.graph import Fabric
+from fabric.hindsight import better_paths
 from fabric.ideal import ETHERNET_HEADER, TCP_IP_HEADERS, algbw_mbps, busbw_mbps, ideal_ms
+from fabric.load import Flow
 from fabric.probes import recoveries
 from fabric.results import Row
 from fabric.schedule import Schedule
@@ -34,6 +38,7 @@ _ACCOUNTED = 0.98  # of the ideal: nothing real is faster
 _REFERENCE = 0.97
 _SHORTEST_AFTER_S = 0.5  # a shorter stretch holds too few samples of the flows' totals
 _NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a number
+_WORTH_MOVING = 1.1  # times slower than it could be: less is within what the model misses
 _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no hashing
 
 
@@ -67,6 +72,12 @@ class Recorded:
         """The installed path of each background flow."""
         paths: list[list[str] | None] = self._json("installed.json")["flows"]
         return paths
+
+    @cached_property
+    def decisions(self) -> list[dict[str, Any]] | None:
+        """The controller's decision log; None where it keeps none."""
+        there = (self.folder / "controller" / "decisions.jsonl").is_file()
+        return read_decisions(self.folder / "controller") if there else None
 
     @cached_property
     def queues(self) -> Queues:
@@ -117,13 +128,20 @@ def _asked(point: Point, seen: Recorded) -> Row:
     cpu = read_cpu(seen.folder / "telemetry" / "cpu.jsonl")
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
-        policy=point.controller.params.get("policy"), collective=collective.use if collective else None,
+        policy=_policy(point), collective=collective.use if collective else None,
         placement=collective.placement if collective else None,
         hints=collective.hints if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
     )  # fmt: skip
+
+
+def _policy(point: Point) -> str | None:
+    """The policy in force, also where the file leaves it to the controller; None where that has none."""
+    declared = plugins.controller_parameters(plugins.find("controller", point.controller.use, point.base)) or {}
+    policy: str | None = point.controller.params.get("policy", declared.get("policy"))
+    return policy
 
 
 def _load_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row:
@@ -264,7 +282,14 @@ def _predicted_ms(point: Point, work: Workload, seen: Recorded, schedule: Schedu
     if None in seen.edge_paths.values() or None in seen.flow_paths:
         return None
     paths: dict[Edge, list[str]] = {edge: path for edge, path in seen.edge_paths.items() if path is not None}
-    background: list[list[str]] = [path for path in seen.flow_paths if path is not None]
+    return _played_ms(point, work, seen, schedule, alpha_ms, paths, [path for path in seen.flow_paths if path is not None])
+
+
+def _played_ms(
+    point: Point, work: Workload, seen: Recorded, schedule: Schedule, alpha_ms: float,
+    paths: Mapping[Edge, list[str]], background: Sequence[list[str]],
+) -> float:  # fmt: skip
+    """The schedule played on some paths at max-min rates, the load beside it on some others."""
     far = _switches_between_ends(point.fabric, seen)
     # α was measured over one switch; each further one adds what the idle ping says a switch takes.
     per_switch = seen.network["idle_rtt_ms"] / 2 / far
@@ -291,7 +316,7 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
     """What the queues and sockets say of the window."""
     senders = [end for end in seen.sockets if end["role"] == "sender"]
     row = replace(
-        row, retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
+        row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window), retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
         spurious_retransmits=sum(end["spurious_retransmits"] for end in senders),
     )  # fmt: skip
     queues = seen.queues
@@ -327,7 +352,7 @@ def _judged(
     point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float], release_late: float | None
 ) -> Row:
     """The row with its verdict, or refused."""
-    if refused := _refusal(point, work, seen, row):
+    if refused := _refusal(point, work, seen, row) or _moved_nothing(point, work, seen, row, window):
         return _refused(row, refused)
     evidence: Evidence = gather(
         seen.queues, read_cpu(seen.folder / "telemetry" / "cpu.jsonl"), point.fabric, seen.mbps, window,
@@ -428,6 +453,46 @@ def _one_path(row: Row, seen: Recorded) -> str | None:
     if len(paths) >= _ENOUGH_FLOWS and len(used) == 1:
         return f"ecmp put all {len(paths)} multi-path flows through {used.pop()}: it does not hash"
     return None
+
+
+def _moved_nothing(
+    point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float]
+) -> str | None:
+    """A controller that keeps a decision log, changed nothing until the window's end, and could have helped."""
+    log = seen.decisions
+    if log is None or any(count(log, kind, (-np.inf, window[1])) for kind in ("reroute", "reweight")):
+        return None
+    held = [line for line in log if line["event"] == "held" and window[0] <= line["t"] <= window[1]]
+    if held:
+        first = held[0]
+        return f"the controller moved nothing, though its policy wanted {len(held)} moves; the first, of {first['flow']}, was held: {first['reason']}"
+    slow, least = _slowdowns(point, work, seen, row)
+    if slow > _WORTH_MOVING and slow > least * _WORTH_MOVING:
+        what = "the collective" if work.schedules else "the slowest flow"
+        return f"the controller moved nothing, though on the installed paths {what} is {slow:.2f} times slower than ideal, and on other shortest ones {least:.2f}"
+    return None
+
+
+def _slowdowns(point: Point, work: Workload, seen: Recorded, row: Row) -> tuple[float, float]:
+    """By the fluid model: how slow the collective, or the slowest flow alone, is as installed, and on better paths; 1 where not known."""
+    edges, flows = seen.edge_paths, seen.flow_paths
+    installed = [path for path in (*edges.values(), *flows) if path is not None]
+    if len(installed) < len(edges) + len(flows):
+        return 1.0, 1.0
+    payload = seen.network["payload_mbps"]
+    streams = [*(Flow(*work.hosts_by_edge[edge]) for edge in edges), *work.flows]
+    better = better_paths(_fabric(seen), streams, installed, payload)
+
+    def slowdown(paths: list[list[str]]) -> float:
+        if not work.schedules:
+            rates = max_min(paths, _capacity(seen), [flow.mbps for flow in work.flows])
+            return _slowest(rates.tolist(), work, payload)
+        schedule = next(one for one in work.schedules if one.nbytes == row.nbytes)
+        alpha_ms = row.alpha_ms or 0.0
+        ms = _played_ms(point, work, seen, schedule, alpha_ms, dict(zip(edges, paths, strict=False)), paths[len(edges) :])
+        return ms / (row.ideal_ms or ms)
+
+    return slowdown(installed), slowdown(better)
 
 
 def _faster_than_ideal(row: Row) -> str | None:

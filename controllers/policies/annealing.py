@@ -89,7 +89,7 @@ class _State:
         energy = best = 0.0
         bottom = -self._books.overbooked(range(len(self._books.booked)))
         found = self.start
-        for step in range(iterations):
+        for step in range(iterations if bottom < -1e-9 else 0):
             change = self._neighbour(rng)
             held = [(choice, choice.at) for host in change for choice in self.flows[host]]
             was = {host: self.index[host] for host in change}

@@ -20,7 +20,7 @@ REST = 1 / 8  # steps per flow that a flow rests after a move, so that a chain g
 # Steps per flow without a better placement, after which chains begin again from the best: short at first, because a chain
 # that ends soon moves few flows.
 PATIENCE = (1 / 16, 1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 2, 1, 2, 4, 8, 8)
-CHAINS = 3 / 4  # of the budget; the rest is for depth-first search
+CHAINS = 3 / 4  # of the budget, where the rest is enough for depth-first search
 NEGLIGIBLE = 1e-6  # Mb/s
 
 Places = list[int | None]
@@ -87,7 +87,7 @@ class Search:
         if before[0] - bound > margin * nic_mbps or (homeless and before[0] > bound + NEGLIGIBLE):
             for patience in PATIENCE:
                 self._chains(bound, max(8, int(patience * len(self.choices))))
-            if bound == 0 and self._rank()[0] > 0:
+            if bound == 0 and self._rank()[0] > 0 and self._is_small():
                 self._depth_first()
         self._level(margin)
         after = self._rank()
@@ -164,12 +164,12 @@ class Search:
         for cut in dict.fromkeys(cut for cuts in crossed for cut in cuts):
             for link in cut:
                 with_link.setdefault(link, []).append(cut)
-        through: dict[Cut, float] = {}
+        through: dict[Cut, list[float]] = {}
         for choice, cuts in zip(self.choices, crossed, strict=True):
             for cut in {wide for own in cuts for wide in with_link[min(own)] if own <= wide}:
-                through[cut] = through.get(cut, 0.0) + choice.mbps
+                through.setdefault(cut, []).append(choice.mbps)
         fixed = self._fixed()
-        deficits = [(self._deficit(cut, mbps, fixed), sorted(cut)) for cut, mbps in through.items()]
+        deficits = [(self._deficit(cut, demands, fixed), sorted(cut)) for cut, demands in through.items()]
         total, used = 0.0, set[int]()
         for deficit, links in sorted(deficits, reverse=True):
             if deficit > NEGLIGIBLE and used.isdisjoint(links):
@@ -177,11 +177,23 @@ class Search:
                 used.update(links)
         return total
 
-    def _deficit(self, cut: Cut, mbps: float, fixed: list[float]) -> float:
-        """The overbooking of a cut's links when this much has to cross it on top of what is fixed."""
-        free = [self.books.limit[link] - fixed[link] for link in cut]
-        room, over = sum(mbps for mbps in free if mbps > 0), sum(-mbps for mbps in free if mbps < 0)
-        return max(mbps - room, 0.0) + over
+    def _deficit(self, cut: Cut, demands: list[float], fixed: list[float]) -> float:
+        """The least overbooking of a cut's links when these flows have to cross it on top of what is fixed.
+
+        Flows are whole: a link without overbooking takes as many of them as of the smallest at most. If j links are
+        overbooked, each is by what one flow more is too much at least, and the others take no more than they can.
+        """
+        rooms = [max(self.books.limit[link] - fixed[link], 0.0) for link in cut]
+        over = sum(max(fixed[link] - self.books.limit[link], 0.0) for link in cut)
+        largest, smallest = sorted(demands, reverse=True), min(demands)
+        counts = [int(room / smallest) for room in rooms]
+        takes = [min(room, sum(largest[:count])) for room, count in zip(rooms, counts, strict=True)]
+        short = sum(demands) - sum(takes)
+        if short <= 0:
+            return over
+        slack = max(room - take for room, take in zip(rooms, takes, strict=True))
+        step = min((count + 1) * smallest - room for room, count in zip(rooms, counts, strict=True))
+        return over + min(max(j * step, short - j * slack) for j in range(1, len(rooms) + 1))
 
     def _fixed(self) -> list[float]:
         """What is booked on every link by flows that have no choice."""
@@ -197,8 +209,9 @@ class Search:
         """Move a flow off the link that was overbooked last, and again, until nothing is or the bound is met."""
         best, bottom, since = self._places(), self._rank()[0], 0
         energy = bottom
+        limit = CHAINS * self.budget if self._is_small() else self.budget
         over = {link: None for link in self._links if self._is_over(link)}
-        while over and bottom > bound + NEGLIGIBLE and self.nodes < CHAINS * self.budget and since < patience:
+        while over and bottom > bound + NEGLIGIBLE and self.nodes < limit and since < patience:
             link = next(reversed(over))
             self._step += 1
             since += 1
@@ -244,6 +257,10 @@ class Search:
                 over[link] = None
 
     # ---- depth first ----
+
+    def _is_small(self) -> bool:
+        """Whether depth-first search could place all flows in its part of the budget, were its first choices right."""
+        return len(self.choices) * (len(self.choices) + 1) / 2 <= (1 - CHAINS) * self.budget
 
     def _depth_first(self) -> None:
         """Place all flows anew, the most constrained first, on the path nearest to what is there; or leave all as it is.

@@ -45,7 +45,8 @@ class Weighted:
         if len(paths) < 2 or len(paths) != len(weights) or not sum(weights):
             return None
         now = [weight / sum(weights) for weight in weights]
-        left = [_left(view, path, mbps) for path, mbps in zip(paths, _own_mbps(paths, now, own), strict=True)]
+        own_mbps = _own_mbps(paths, now, own)
+        left = [min(_left(view, port, own_mbps[port]) for port in path) for path in paths]
         if not sum(left) > 0:
             return None
         wanted = [mbps / sum(left) for mbps in left]
@@ -70,23 +71,22 @@ def _own_flows(view: View) -> dict[tuple[str, str], list[FlowView]]:
     return own
 
 
-def _own_mbps(paths: Sequence[Path], shares: Sequence[float], own: Sequence[FlowView]) -> list[float]:
-    """What the flows get on each path; those whose path is not known, as the hash spreads them."""
+def _own_mbps(paths: Sequence[Path], shares: Sequence[float], own: Sequence[FlowView]) -> dict[Port, float]:
+    """What the flows get on each link of the paths; those whose path is not known, as the hash spreads them."""
     hashed = sum(flow.mbps or 0.0 for flow in own if flow.path is None)
-    placed: dict[Path, float] = {}
+    found = {port: 0.0 for path in paths for port in path}
+    for path, share in zip(paths, shares, strict=True):
+        for port in path:
+            found[port] += share * hashed
     for flow in own:
-        if flow.path is not None:
-            inner = flow.path[1:-1]
-            placed[inner] = placed.get(inner, 0.0) + (flow.mbps or 0.0)
-    return [placed.get(path, 0.0) + share * hashed for path, share in zip(paths, shares, strict=True)]
+        for port in flow.path or ():
+            if port in found:
+                found[port] += flow.mbps or 0.0
+    return found
 
 
-def _left(view: View, path: Path, own_mbps: float) -> float:
-    """What the path's fullest link could still carry of this group, in Mb/s."""
-    return min(_free(view, port, own_mbps) for port in path)
-
-
-def _free(view: View, port: Port, own_mbps: float) -> float:
+def _left(view: View, port: Port, own_mbps: float) -> float:
+    """What a link could carry of the group, in Mb/s."""
     link = view.links[port]
     return min(max(link.mbps - link.utilisation * link.configured_mbps, 0.0) + own_mbps, link.mbps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -14,7 +15,10 @@ import pytest
 from fabric.check_controller import Finding, check, request
 from fabric.errors import RequestError
 from fabric.openflow_proxy import spoilt
-from fabric.plugins import names
+from fabric.paths import equal_cost_paths
+from fabric.plugins import load, names
+from fabric.policy import FlowKey, FlowView, LinkView, Reroute, View
+from topologies.fat_tree import fat_tree
 
 TEMPLATES = Path(__file__).parents[2] / "controllers" / "templates"
 TWO_PODS = "fat-tree,k=2"  # p0e0h0 - p0e0 - p0a0 - g0c0 - p1a0 - p1e0 - p1e0h0
@@ -23,7 +27,7 @@ SOUND = """from ryu.controller import ofp_event
 from ryu.controller.handler import MAIN_DISPATCHER, set_ev_cls
 
 from fabric.app import FabricApp
-from fabric.openflow import Match, Output, Rule
+from fabric.openflow import Match, Output, Rule, flow_mod
 from fabric.paths import next_hops
 
 IN_PORT = 0xFFFFFFF8
@@ -74,6 +78,13 @@ RAISES = RULES + """
     def __init__(self, *args, **kwargs):
         raise ValueError("no such policy: fastest")
 """
+LATER = RULES + """
+    @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
+    def on_counters(self, ev):
+        if any(5000 < stat.tx_bytes < 2**63 for stat in ev.msg.body):
+            far = self.fabric.host_by_name["p1e0h0"].ip
+            ev.msg.datapath.send_msg(flow_mod(Rule(Match(ip_dst=far), (), priority=300), ev.msg.datapath))
+"""
 ENDS = RULES + """
     @set_ev_cls(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
     def on_port(self, ev):
@@ -110,6 +121,32 @@ def test_the_template_of_a_ryu_app_passes() -> None:
     assert found["port down"].sentence.startswith("it does not repair: with the link ")
 
 
+def test_the_template_of_a_policy_moves_a_flow_off_a_full_link() -> None:
+    """From the fuller of two paths to the other, and not while none is full."""
+    fabric = fat_tree(4)
+    make = load("policy", "./my_policy.py:MyPolicy", TEMPLATES)
+    key = FlowKey(fabric.hosts[0].ip, 20000, fabric.hosts[8].ip, 5001)
+    used, *others = equal_cost_paths(fabric, fabric.hosts[0].name, fabric.hosts[8].name)
+    flow = FlowView(key, fabric.hosts[0].name, fabric.hosts[8].name, used, 20.0)
+
+    def decided(utilisation: float) -> list[Reroute]:
+        links = {port: LinkView(port, 20.0, 20.0, utilisation if port == used[1] else 0.1) for port in fabric.peer}
+        view = View(0.0, 0, 0.1, links, (flow,), lambda src, dst: equal_cost_paths(fabric, src, dst))
+        return list(make().decide(view))
+
+    (move,) = decided(1.0)
+    assert move.flow == key and move.path in others and used[1] not in move.path
+    assert decided(0.5) == []
+
+
+@pytest.mark.parametrize("file", ["my_policy.py", "my_ryu_app.py"])
+def test_a_template_fits_on_a_screen(file: str) -> None:
+    """At most thirty lines; the Ryu app imports nothing of ours."""
+    text = (TEMPLATES / file).read_text()
+    assert len(text.splitlines()) <= 30
+    assert file == "my_policy.py" or not re.search(r"^(from|import) (fabric|controllers|topologies)", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("broken", "failing", "said"),
     [
@@ -119,6 +156,7 @@ def test_the_template_of_a_ryu_app_passes() -> None:
         pytest.param(PORT_STATUS, "port down", "KeyError: 'no such port' (mine.py:21)", id="port status"),
         pytest.param(FORGETS, "reconnect", "p0e0 came back with empty tables: p0e0h0 to p1e0h0: p0e0 drops it", id="forgets"),
         pytest.param(COUNTERS, "counters", "ZeroDivisionError: division by zero (mine.py:21)", id="counters"),
+        pytest.param(LATER, "over time", "while hosts sent: p0e0h0 to p1e0h0: ", id="breaks under load"),
         pytest.param(TOO_MANY, "tables", " holds 62 rules; accepted: 50", id="too many rules"),
         pytest.param(RAISES, "start", "it does not start: ValueError: no such policy: fastest (mine.py:20)", id="raises at start"),
         pytest.param(ENDS, "port down", "the controller ended", id="ends"),

@@ -77,8 +77,10 @@ RINGS = [ring(seed) for seed in SEEDS]
 
 def test_random_permutations_under_ecmp() -> None:
     """A random hash gets .59 of non-blocking, the slowest flow is 2.6 times slower."""
-    share, slowdown = shares(LEAVES_ALL, PERMUTATIONS, 1)
-    assert share == pytest.approx(0.59, abs=0.025)
+    hashed = [rehearsal(random_permutation(seed), seed) for seed in range(200)]
+    found = [(played.share_of_nb(rates), played.slowdown(rates)) for played in hashed for rates in [played.rates()]]
+    share, slowdown = np.mean(found, axis=0)
+    assert share == pytest.approx(0.59, abs=0.02)
     assert slowdown == pytest.approx(2.6, abs=0.15)
 
 
