@@ -1,7 +1,8 @@
 """What do the policies cost and gain? Random permutations, first hashed, then steered, in the fluid model; no root.
 
-Prints for each policy and fat-tree: the time of the first decision and of one that finds nothing to do, flows moved, the share of
-non-blocking and the slowdown of the slowest flow after five ticks; and how many search nodes `exact` weighs in a ms.
+Prints for each policy and fat-tree: the time of the first decision and of one that finds nothing to do, flows moved,
+the share of non-blocking and the slowdown of the slowest flow after five ticks; and how many search nodes `exact`
+weighs in a ms.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def row(name: str, fabric: Fabric, seeds: int) -> str:
         share.append(steps[-1].share_of_nb)
         slowest.append(played.slowdown(steps[-1].rates))
         rest.append(decision_ms(policy, played.view()))
-    return f"{name:14} {fmean(first):8.1f} {fmean(rest):8.1f} {fmean(moves):7.1f} {fmean(share):12.3f} {fmean(slowest):8.2f}"
+    times = f"{fmean(first):8.1f} {fmean(rest):8.1f}"
+    return f"{name:14} {times} {fmean(moves):7.1f} {fmean(share):12.3f} {fmean(slowest):8.2f}"
 
 
 def decision_ms(policy: Policy, view: View) -> float:

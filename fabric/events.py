@@ -1,7 +1,7 @@
 """Timed events: what an experiment file asks to happen to the network, one by one, and what did happen.
 
-Comes in: the `events` of a file, and the lines of a point's events.jsonl. Goes out: `Timed` events in order of time, what
-is wrong with them, and for each moment the rate in force on each interface. Pure.
+Comes in: the `events` of a file, and the lines of a point's events.jsonl. Goes out: `Timed` events in order of time,
+what is wrong with them, and for each moment the rate in force on each interface. Pure.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fabric.keys import Event
 from fabric.located import Document, Problem, meant, told
 
 __all__ = [
-    "Happened", "InForce", "Timed", "asked_wrongly", "degraded", "describe_events", "expand", "in_force", "ports_of", "read_happened",
-    "strangers", "undone_at",
+    "Happened", "InForce", "Timed", "asked_wrongly", "degraded", "describe_events", "expand", "in_force", "ports_of",
+    "read_happened", "strangers", "undone_at",
 ]  # fmt: skip
 
 SETTLE_S = 1.0  # after this a network that repairs itself has done so
@@ -60,8 +60,8 @@ class Timed:
 class Happened:
     """An event that was done: from when to when (CLOCK_MONOTONIC), and the rate of each touched interface after it.
 
-    A rate is in Mb/s with its Ethernet header, 0 while the interface is down. `crossing` says by a probe's number whether its
-    path crossed the target just before, read back from the switches.
+    A rate is in Mb/s with its Ethernet header, 0 while the interface is down. `crossing` says by a probe's number whether
+    its path crossed the target just before, read back from the switches.
     """
 
     event: Timed
@@ -72,7 +72,8 @@ class Happened:
 
     def to_json(self) -> dict[str, Any]:
         """A line of events.jsonl."""
-        return {"begin": self.begin, "end": self.end, **asdict(self.event), "in_force": dict(self.mbps), "crossing": dict(self.crossing)}
+        figures = {"in_force": dict(self.mbps), "crossing": dict(self.crossing)}
+        return {"begin": self.begin, "end": self.end, **asdict(self.event), **figures}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Happened:
@@ -109,7 +110,7 @@ def _names(event: Event) -> tuple[str, ...]:
 
 
 def ports_of(fabric: Fabric, event: Timed) -> tuple[Port, ...]:
-    """Every direction that the event touches: of all links between its two nodes, or of its switch; none of the controller's."""
+    """Every direction that the event touches: of all links between its two nodes, or of its switch; else none."""
     touched = set(event.names)
     return tuple(
         port

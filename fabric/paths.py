@@ -1,7 +1,7 @@
 """Equal-cost shortest paths of a Fabric: the sets that controllers choose from and that theory is computed on.
 
-Comes in: a `Fabric`, and the ports of dead links. Goes out: next hops by switch and destination, and whole paths. A path
-is the sequence of ports that a packet leaves by, the sending host's first; hosts never forward.
+Comes in: a `Fabric`, and the ports of dead links. Goes out: next hops by switch and destination, and whole paths. A
+path is the sequence of ports that a packet leaves by, the sending host's first; hosts never forward.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class PathSets:
         """By switch, its live ports to other switches and whom they reach, in port order."""
         switches, peer = self._fabric.switch_by_name, self._fabric.peer
         return {
-            name: [(port, peer[port].node) for port in self._alive(name) if peer[port].node in switches] for name in switches
+            name: [(port, peer[port].node) for port in self._alive(name) if peer[port].node in switches]
+            for name in switches
         }
 
     def _alive(self, node: str) -> list[Port]:

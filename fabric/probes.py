@@ -188,7 +188,7 @@ def recoveries(happened: Sequence[Happened], folder: Path) -> list[Recovery]:
     probes, times = read_probes(folder)
     found = []
     for index, one in enumerate(happened):
-        if one.event.do == "down" and one.event.names:
+        if probes and one.event.do == "down" and one.event.names:
             # The last one of each direction that was on its link when it went, or else the last one.
             by_out = {probe.out: number for number, probe in enumerate(probes) if probe.target == one.event.target}
             by_out |= {probes[int(number)].out: int(number) for number, crosses in one.crossing.items() if crosses}

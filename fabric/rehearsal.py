@@ -196,7 +196,8 @@ class Rehearsal:
             raise RequestError(f"policy: rerouted {action.flow}, which is no active flow; accepted: flows of the view")
         flow = self.flows[self._index[action.flow]]
         if action.path not in self.sets(flow.src, flow.dst):
-            raise RequestError(f"policy: sent {action.flow} on a path that is not offered; accepted: those of view.paths")
+            got = f"sent {action.flow} along a path that is not offered"
+            raise RequestError(f"policy: {got}; accepted: those of view.paths")
 
 
 def _ends(path: Path) -> tuple[str, str]:

@@ -24,10 +24,10 @@ class Annealing:
 
     The state is an index for each destination host: all flows to it take that one of their paths (a core switch, in a
     fat-tree). As in the paper a step swaps the indices of two destinations: any two, two of one edge switch, or two of
-    those whose edge switches share a neighbour (a pod); or, because here the search starts from where flows are, it redraws one.
-    `heat` is the acceptance's scale: a step that adds E to the energy is taken with probability exp(-E / (heat T)), E as
-    a share of the largest demand, T falling from 1 to 0. Draws depend on `seed` and the view's tick alone. The best
-    state found is applied if it saves more than `margin` of a NIC's rate; `slack` as in `first-fit`.
+    those whose edge switches share a neighbour (a pod); or, because here the search starts from where flows are, it
+    redraws one. `heat` is the acceptance's scale: a step that adds E to the energy is taken with probability exp(-E /
+    (heat T)), E as a share of the largest demand, T falling from 1 to 0. Draws depend on `seed` and the view's tick
+    alone. The best state found is applied if it saves more than `margin` of a NIC's rate; `slack` as in `first-fit`.
     """
 
     iterations: int = 2000
@@ -139,4 +139,7 @@ class _State:
         for host, nodes in switches.items():
             for node in nodes:
                 through.setdefault(node, []).append(host)
-        return {host: list(dict.fromkeys(far for node in sorted(nodes) for far in through[node])) for host, nodes in switches.items()}
+        return {
+            host: list(dict.fromkeys(far for node in sorted(nodes) for far in through[node]))
+            for host, nodes in switches.items()
+        }

@@ -1,8 +1,8 @@
 """Places flows so that no link is booked above its capacity, wherever that can be done.
 
 Every permutation on a k-ary fat-tree can be (König, 1916: edge colouring in two levels). Here nothing depends on the
-topology: flows that do not fit are put where they push out least, what they push out goes on in the same way, as along a
-Kempe chain of edge colouring; depth-first search settles the small cases where that gets stuck, and cuts tell where
+topology: flows that do not fit are put where they push out least, what they push out goes on in the same way, as along
+a Kempe chain of edge colouring; depth-first search settles the small cases where that gets stuck, and cuts tell where
 neither can succeed.
 """
 
@@ -17,8 +17,8 @@ from fabric.policy import Reroute, View
 __all__ = ["Exact"]
 
 REST = 1 / 8  # steps per flow that a flow rests after a move, so that a chain goes on instead of back
-# Steps per flow without a better placement, after which chains begin again from the best: short at first, because a chain
-# that ends soon moves few flows.
+# Steps per flow without a better placement, after which chains begin again from the best: short at first, because a
+# chain that ends soon moves few flows.
 PATIENCE = (1 / 16, 1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 2, 1, 2, 4, 8, 8)
 CHAINS = 3 / 4  # of the budget, where the rest is enough for depth-first search
 NEGLIGIBLE = 1e-6  # Mb/s
@@ -33,10 +33,10 @@ Cut = frozenset[int]
 class Exact:
     """Keeps what fits, repairs the rest with chains of moves, then by depth-first search; failing that, the best found.
 
-    Best is: the least total overbooking, then the least full worst link, then the fewest moves. It is applied if it saves
-    more than `margin` of a NIC's rate, or makes the worst link less full by more than `margin` of its capacity. A link is
-    overbooked above 1 + `slack` of its capacity. `budget` bounds the search in nodes; one is the weighing of all the
-    paths of one flow, and benchmarks/README.md says how many go in a ms.
+    Best is: the least total overbooking, then the least full worst link, then the fewest moves. It is applied if it
+    saves more than `margin` of a NIC's rate, or makes the worst link less full by more than `margin` of its capacity.
+    A link is overbooked above 1 + `slack` of its capacity. `budget` bounds the search in nodes; one is the weighing of
+    all the paths of one flow, and benchmarks/README.md says how many go in a ms.
     """
 
     budget: int = 20000
@@ -157,7 +157,8 @@ class Search:
     def _unavoidable(self) -> float:
         """A lower bound on the overbooking, in Mb/s: what must cross a cut less what its links can take.
 
-        Cuts are the links that a flow can take at one hop, counted from either end. Sums over cuts without a link in common.
+        Cuts are the links that a flow can take at one hop, counted from either end. Sums over cuts without a link in
+        common.
         """
         crossed = [_cuts(choice) for choice in self.choices]
         with_link: dict[int, list[Cut]] = {}
@@ -227,7 +228,7 @@ class Search:
         self._go_to(best)
 
     def _best_move(self, link: int) -> Move | None:
-        """Of the rested flows on a link, which one off it overbooks least; to where it started, of equals, or by lot."""
+        """Of the rested flows on a link, which one off it overbooks least; of equals one that returns, then by lot."""
         moves: list[tuple[float, bool, float, Move]] = []
         for index in self._on[link]:
             if self._rests_until[index] > self._step:
@@ -263,7 +264,7 @@ class Search:
         return len(self.choices) * (len(self.choices) + 1) / 2 <= (1 - CHAINS) * self.budget
 
     def _depth_first(self) -> None:
-        """Place all flows anew, the most constrained first, on the path nearest to what is there; or leave all as it is.
+        """Place all flows anew, the most constrained first, on the path nearest to what is there; or leave all as is.
 
         Forward check: a branch ends as soon as some flow that is not placed yet has no path left with room.
         """

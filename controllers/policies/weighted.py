@@ -20,9 +20,10 @@ FINENESS = 8  # weights of a group sum to this many times its paths
 class Weighted:
     """Moves no flow; gives every group of paths weights by the rate left on each path's fullest link.
 
-    What the group's own flows get on a path counts as left, or the weights would flee from their own traffic. A path that
-    is up keeps at least one part, a dead one gets none. The weights go `smoothing` of the way (0 not at all, 1 all the
-    way) from the present ones, and only where more than `margin` of the group's new flows would then go elsewhere.
+    What the group's own flows get on a path counts as left, or the weights would flee from their own traffic. A path
+    that is up keeps at least one part, a dead one gets none. The weights go `smoothing` of the way (0 not at all, 1
+    all the way) from the present ones, and only where more than `margin` of the group's new flows would then go
+    elsewhere.
     """
 
     smoothing: float = 0.5
@@ -93,7 +94,8 @@ def _left(view: View, port: Port, own_mbps: float) -> float:
 
 def _whole(shares: Sequence[float], alive: Sequence[bool]) -> tuple[int, ...]:
     """Whole numbers in these proportions, without a common divisor; from 1 where alive, 0 elsewhere."""
-    parts = [max(round(FINENESS * len(shares) * share), 1) if up else 0 for share, up in zip(shares, alive, strict=True)]
+    whole = FINENESS * len(shares)
+    parts = [max(round(whole * share), 1) if up else 0 for share, up in zip(shares, alive, strict=True)]
     common = math.gcd(*parts)
     return tuple(part // common for part in parts)
 

@@ -235,7 +235,7 @@ def test_patience_doubles_with_each_relapse(watch: LinkWatch) -> None:
     """A link that nobody uses is tried again after 10 s; if it is still slow, after 20, then 40."""
     line, waits = Line(MBPS / 2), []
     for _ in range(3):
-        (said,) = found(watch, saturated(line, 0.4))
+        (said,) = found(watch, saturated(line, 0.55, 0.11))
         end = line.t
         assert mbps(watch, end + 5.0) < MBPS
         wait = next(seconds for seconds in range(100) if mbps(watch, end + seconds) == MBPS)

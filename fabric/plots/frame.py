@@ -1,0 +1,171 @@
+"""What all figures share: what a figure is, its colours and markers, panels, dots and legend.
+
+Comes in: rows. Goes out: how each arm looks, and the parts that figures are put together from.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.lines import Line2D
+
+from fabric.results import Row
+
+__all__ = [
+    "GREY",
+    "WIDTH",
+    "Floats",
+    "Look",
+    "Plot",
+    "Table",
+    "arms_of",
+    "draw_dots",
+    "grouped",
+    "lay_out",
+    "load_of",
+    "looks_of",
+    "put_legend",
+    "reported",
+    "some",
+    "with_any",
+    "wrapped",
+]  # fmt: skip
+
+WIDTH = 8.0  # inches: 1200 pixels, whose smallest letters are still read when shown at 900
+# Okabe and Ito, "Color Universal Design", 2008
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "X")
+GREY = "0.45"
+ARM_KEYS = (  # what a row says of its arm, but for its load
+    "engine", "topology", "controller", "policy", "collective", "algorithm", "ranks", "placement",
+    "tcp", "ecn", "mtu", "mbps",
+)  # fmt: skip
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a figure shows, for its CSV."""
+
+    columns: tuple[str, ...]
+    lines: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A kind of figure: `pick` chooses the rows it is about, and `paint` draws them and says how to read it.
+
+    `needs` names the rows in words, for whoever has none of them.
+    """
+
+    description: str
+    needs: str
+    pick: Callable[[Path, Sequence[Row]], list[Row]]
+    paint: Callable[[Any, Path, Sequence[Row]], tuple[Table, str]]
+
+
+def some(words: Iterable[str]) -> str:
+    every = list(words)
+    return " / ".join(every if len(every) <= 4 else [*every[:3], "..."])
+
+
+def wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How an arm is drawn; `size` is of its dots, in points."""
+
+    name: str
+    colour: str
+    marker: str
+    size: float
+
+
+def arms_of(rows: Sequence[Row]) -> dict[str, str]:
+    """The arm of every variant: where a variant is an arm under one of several loads, the arm's name is without it."""
+    loads = {row.variant: row.load for row in rows}
+    keys = {row.variant: tuple(getattr(row, key) for key in ARM_KEYS) for row in rows}
+    told_apart = len({(loads[variant], keys[variant]) for variant in keys}) == len(keys)
+    if not told_apart or len(set(keys.values())) == len(keys):
+        return {variant: variant for variant in keys}
+    differ = [n for n in range(len(ARM_KEYS)) if len({key[n] for key in keys.values()}) > 1]
+    words = {variant: [str(key[n]) for n in differ if key[n] is not None] for variant, key in keys.items()}
+    return {variant: ", ".join(found) or rows[0].controller for variant, found in words.items()}
+
+
+def looks_of(rows: Sequence[Row]) -> dict[str, Look]:
+    """The look of every arm, in the order of the rows."""
+    names = list(dict.fromkeys(arms_of(rows).values()))
+    size = 4.5 if len(names) < 4 else 3.5
+    styles = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    return {name: Look(name, *style, size) for name, style in zip(names, styles, strict=False)}
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def load_of(row: Row) -> str:
+    return row.load or "no load"
+
+
+def lay_out(figure: Any, titles: Sequence[str], columns: int, height: float, sharey: bool = True) -> list[Any]:
+    """One panel a title, `columns` beside each other at most, with the same axes; unused places stay empty."""
+    across = min(columns, len(titles))
+    down = -(-len(titles) // across)
+    figure.set_size_inches(WIDTH, 1.6 + height * down)
+    axes = figure.subplots(down, across, sharex=True, sharey=sharey, squeeze=False).ravel()
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(wrapped(title, 100 // across), loc="left")
+        axis.tick_params(labelbottom=True)
+    for axis in axes[len(titles) :]:
+        axis.remove()
+    return list(axes[: len(titles)])
+
+
+def _face(row: Row, colour: str) -> str:
+    return colour if row.fidelity == "PASS" else "white"
+
+
+def draw_dots(axis: Any, x: Sequence[float], y: Sequence[float], rows: Sequence[Row], look: Look) -> None:
+    """A dot a row: full for PASS, a cross for FAIL, hollow for all else."""
+    for at, value, row in zip(x, y, rows, strict=True):
+        style = {"marker": "x"} if row.fidelity == "FAIL" else {"marker": look.marker, "mfc": _face(row, look.colour)}
+        axis.plot(at, value, ls="", color=look.colour, ms=look.size, mew=1.1, zorder=3, **style)
+
+
+def put_legend(figure: Any, looks: Iterable[Look], rows: Sequence[Row], *more: Line2D, line: bool) -> None:
+    style = "-" if line else ""
+    entries = [Line2D([], [], color=look.colour, marker=look.marker, ls=style, label=look.name) for look in looks]
+    verdicts = {row.fidelity for row in rows}
+    if verdicts - {"PASS", "FAIL"}:
+        unsure = " or ".join(str(name or "not judged") for name in ("WARN", None) if name in verdicts)
+        entries.append(Line2D([], [], ls="", marker="o", mfc="white", color=GREY, label=unsure))
+    if "FAIL" in verdicts:
+        entries.append(Line2D([], [], ls="", marker="x", color=GREY, label="FAIL"))
+    entries += more
+    widths = [8 + len(str(entry.get_label())) for entry in entries]  # in letters, with the sample before it
+    columns = len(entries) if sum(widths) <= 120 else max(1, 120 // max(widths))
+    figure.legend(handles=entries, loc="outside upper left", ncols=columns, alignment="left")
+
+
+def with_any(rows: list[Row], key: str) -> list[Row]:
+    """The rows, where at least one has the figure: all refused would leave nothing to see."""
+    return rows if reported(rows, key) else []
+
+
+def reported(rows: Iterable[Row], key: str) -> list[Row]:
+    return [row for row in rows if getattr(row, key) is not None and not row.refused]
