@@ -69,6 +69,7 @@ class _Watched:
     interface: str
     begin: Floats
     end: Floats
+    sent_mbps: Floats
     share: Floats
     backlog: Floats
     drops: int
@@ -109,7 +110,7 @@ def fullest(
         full_ms=1000 * chosen.full_s, from_ms=None if begin is None else _ms(begin, window),
         until_ms=None if end is None else _ms(end, window), share=float(np.average(chosen.share, weights=chosen.end - chosen.begin)),
         queue_mean_packets=chosen.queue, queue_max_packets=int(chosen.backlog.max()), drops=chosen.drops,
-        explained=_explained(seen, tracks, chosen, window, got_mbps), at_ms=_ms(at, window), sharers=tuple(_sharers(tracks, chosen.interface, at, got_mbps)),
+        explained=_explained(tracks, chosen, window, got_mbps), at_ms=_ms(at, window), sharers=tuple(_sharers(tracks, chosen.interface, at, got_mbps)),
     )  # fmt: skip
 
 
@@ -127,12 +128,10 @@ def _watch(seen: Recorded, tracks: Tracks, name: str, spans: Sequence[Span]) -> 
     if not on.any():
         return None
     begin, end = queues.t[:-1][on], queues.t[1:][on]
-    configured = seen.mbps[name]
-    factor = configured / tracks.capacity(queues.t[0])[name]
-    mbps = np.array([tracks.capacity(t)[name] * factor for t in begin]) if seen.happened else np.full(len(begin), configured)
+    mbps = np.array([tracks.rates(t)[name] for t in begin.tolist()])
     sent = np.diff(queues.sent_bytes[:, column])[on] * 8e-6 / (end - begin)
     drops = int(np.diff(queues.drops[:, column])[on].sum())
-    return _Watched(name, begin, end, sent / np.maximum(mbps, _NOTHING), queues.backlog_packets[1:, column][on].astype(float), drops)
+    return _Watched(name, begin, end, sent, sent / np.maximum(mbps, _NOTHING), queues.backlog_packets[1:, column][on].astype(float), drops)
 
 
 def _longest_stretch(link: _Watched) -> tuple[float, float] | tuple[None, None]:
@@ -153,7 +152,7 @@ def _sharers(tracks: Tracks, interface: str, at: float, got_mbps: Mapping[Stream
     ]
 
 
-def _explained(seen: Recorded, tracks: Tracks, link: _Watched, window: Window, got_mbps: Mapping[Stream, float]) -> float:
+def _explained(tracks: Tracks, link: _Watched, window: Window, got_mbps: Mapping[Stream, float]) -> float:
     """What the flows that the record puts on a link carried there, over what the link carried; headers left out."""
     begin, end = max(window[0], link.begin[0]), min(window[1], link.end[-1])
     known = sum(
@@ -162,6 +161,5 @@ def _explained(seen: Recorded, tracks: Tracks, link: _Watched, window: Window, g
         for since, until, path in tracks.spans(stream, begin, end)
         if path and link.interface in path
     )
-    payload = seen.network["payload_mbps"] / min(seen.mbps.values())  # of each Mb/s
-    carried = float((link.share * (link.end - link.begin)).sum()) * seen.mbps[link.interface] * payload
+    carried = float((link.sent_mbps * (link.end - link.begin)).sum()) * tracks.payload
     return float(known / max(carried, _NOTHING))

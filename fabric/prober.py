@@ -1,9 +1,10 @@
 """The probes' process, `python -m fabric.prober`: small UDP packets at a fixed rhythm, and which of them arrived.
 
 Its folder is in FABRIC_RUN: `prober.json` comes in, with the period, the latest end and for each probe its two hosts'
-process ids and its endpoints; after a SIGHUP it is read again, for probes added at its end, and for those `stopped`. Goes out: `ready` with the first packets, and when it is told to end `probes.npz` (by probe
-`sent_0`, `arrived_0`: CLOCK_MONOTONIC in nanoseconds, -1 for one that never came) and `report.json` (its own CPU and
-lateness, and packets that a full receive buffer dropped).
+process ids and its endpoints; after a SIGHUP it is read again, for probes added at its end and for those `stopped`. Goes
+out: `ready` with the first packets, and when it is told to end `probes.npz` (by probe `sent_0`, `arrived_0`:
+CLOCK_MONOTONIC in nanoseconds, -1 for one that never came) and `report.json` (its own CPU and lateness, and packets that
+a full receive buffer dropped).
 
 One process serves all: a socket belongs to the namespace that it was made in, whoever uses it.
 """

@@ -217,7 +217,9 @@ def slowest_flow(seen: Recorded, tracks: Tracks, window: Window) -> tuple[Stream
 
 
 def _legs(tracks: Tracks, stream: Stream, window: Window) -> tuple[Leg, ...]:
-    return tuple(
-        Leg(1000 * (begin - window[0]), 1000 * (end - window[0]), () if path is None else nodes(path, stream.dst))
-        for begin, end, path in tracks.spans(stream, *window)
-    )
+    legs: list[Leg] = []
+    for begin, end, path in tracks.spans(stream, *window):
+        along = () if path is None else nodes(path, stream.dst)
+        since = legs.pop().from_ms if legs and legs[-1].nodes == along else 1000 * (begin - window[0])
+        legs.append(Leg(since, 1000 * (end - window[0]), along))
+    return tuple(legs)

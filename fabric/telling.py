@@ -29,8 +29,9 @@ def told(what: Explanation) -> str:
 def _head(what: Explanation) -> Iterator[str]:
     row = what.row
     policy = f" with policy {row.policy}" if row.policy else ""
+    arm = row.variant if row.variant.startswith(row.controller) else f"{row.variant}, controller {row.controller}"
     verdict = f"refused: {row.refused}" if row.refused else f"fidelity {row.fidelity or 'not judged'}"
-    yield f"{what.run}, point {what.point}: {row.variant}, {row.controller}{policy} on {row.topology}, links of {row.mbps:g} Mb/s, seed {row.seed}; {verdict}."
+    yield f"{what.run}, point {what.point}: {arm}{policy} on {row.topology}, links of {row.mbps:g} Mb/s, seed {row.seed}; {verdict}."
     if what.chosen:
         yield f"It is the slowest of {what.points} points; another is explained by --point."
     yield from (f"Event: {text}." for text in what.events)
@@ -136,11 +137,8 @@ def _sharers(link: FullLink, slow: Slow | None) -> Iterator[str]:
         if len(link.sharers) > _SHOWN:
             yield f"  and {len(link.sharers) - _SHOWN} more"
     if link.share > _BUSY and abs(link.explained - 1) > _UNEXPLAINED:
-        yield (
-            f"These flows account for only {100 * link.explained:.0f} % of what it carried: packets of others went there, so the recorded "
-            "path of some flow is not where it went." if link.explained < 1 else
-            f"These flows would account for {100 * link.explained:.0f} % of what it carried: the recorded path of some is not where it went."
-        )  # fmt: skip
+        only = "account for only" if link.explained < 1 else "would account for"
+        yield f"These flows {only} {100 * link.explained:.0f} % of what it carried: some flow went another way than the record says."
 
 
 def _share(one: Share) -> str:

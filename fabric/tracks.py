@@ -95,20 +95,23 @@ class Tracks:
         edges = [begin, *turns, end]
         return [(a, b, self.path(stream, a)) for a, b in pairwise(edges)]
 
-    def capacity(self, t: float) -> dict[str, float]:
-        """The payload rate of every interface in Mb/s at a moment, events included."""
+    def rates(self, t: float) -> dict[str, float]:
+        """What every interface could carry at a moment, in Mb/s with headers: as configured, and as events changed it."""
         rates = dict(self._seen.mbps)
         for one in self._seen.happened:
             if one.begin <= t:
                 rates.update(one.mbps)
-        factor = self._seen.network["payload_mbps"] / min(self._seen.mbps.values())
-        return {name: mbps * factor for name, mbps in rates.items()}
+        return rates
+
+    @property
+    def payload(self) -> float:
+        """The payload in each Mb/s of a link."""
+        return float(self._seen.network["payload_mbps"] / min(self._seen.mbps.values()))
 
     def shares(self, t: float) -> dict[Stream, float]:
         """What max-min fairness would give every stream in Mb/s, were all of them sending; those without a path left out."""
         placed = {stream: path for stream in self.streams if (path := self.path(stream, t)) is not None}
-        capacity: dict[Hashable, float] = {}
-        capacity.update(self.capacity(t))
+        capacity: dict[Hashable, float] = {name: mbps * self.payload for name, mbps in self.rates(t).items()}
         rates = max_min(list(placed.values()), capacity, [stream.mbps for stream in placed])
         return dict(zip(placed, rates.tolist(), strict=True))
 

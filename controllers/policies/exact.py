@@ -8,7 +8,7 @@ neither can succeed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from fabric.bookings import Bookings, Choice, accept, nic_mbps, open_books, reroutes, settled
@@ -27,6 +27,7 @@ Places = list[int | None]
 Move = tuple[int, int, float]  # choice, option, growth of the overbooking
 Rank = tuple[float, float, int]
 Cut = frozenset[int]
+Problem = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ class Exact:
     all the paths of one flow, and benchmarks/README.md says how many go in a ms.
     """
 
-    budget: int = 20000
+    budget: int = 6000
     margin: float = 0.1
     slack: float = 0.05
+    # The last problem that a whole search did not better: where congestion cannot be avoided, it comes back every tick.
+    _hopeless: set[Problem] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         accept("exact", "budget", self.budget)
@@ -55,9 +58,22 @@ class Exact:
         books, choices = open_books(view, self.slack)
         if not choices:
             return []
+        problem = _problem(books, choices)
+        if problem in self._hopeless:
+            return []
         search = Search(books, choices, self.budget)
         search.run(self.margin, max(nic_mbps(view, choice) for choice in choices))
-        return reroutes(choices, search.before, books)
+        found = reroutes(choices, search.before, books)
+        if not found:
+            self._hopeless.clear()
+            self._hopeless.add(problem)
+        return found
+
+
+def _problem(books: Bookings, choices: list[Choice]) -> Problem:
+    """All that the answer depends on."""
+    flows = tuple((choice.flow.key, choice.at, choice.mbps, choice.paths) for choice in choices)
+    return flows, tuple(books.booked), tuple(books.capacity)
 
 
 class Search:

@@ -156,8 +156,8 @@ def _slots(moves: Sequence[_Move], row: Mapping[str, float]) -> Iterator[tuple[_
 def _draw_changes(axis: Any, heat: Heat, changes: Sequence[_Change]) -> None:
     row = {port.interface: n + 0.5 for n, port in enumerate(heat.ports)}
     for one in changes:
-        colour = "red" if one.seen_by == "event" else "magenta"
-        axis.plot(one.at_s, row[one.interface], marker=MARKS[one.what], ms=4.5, mfc=colour, mec="white", mew=0.6, ls="", zorder=5)
+        colour, size = ("red", 8) if one.seen_by == "event" else ("magenta", 4)
+        axis.plot(one.at_s, row[one.interface], marker=MARKS[one.what], ms=size, mfc=colour, mec="white", mew=0.6, ls="", zorder=5)
 
 
 def _explain_marks(figure: Any, befell: Sequence[str]) -> None:
