@@ -11,7 +11,7 @@ Links that fail are repaired by the switches themselves first (fast-failover, no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ryu.controller import ofp_event
@@ -19,25 +19,31 @@ from ryu.controller.handler import MAIN_DISPATCHER, set_ev_cls
 
 from fabric import sightings
 from fabric.app import FabricApp
-from fabric.decisions import Batch, DecisionLog, interfaces
+from fabric.batches import Batch, Batches, Questions
+from fabric.decisions import DecisionLog, interfaces
 from fabric.flowtable import FlowRecord, FlowTable
 from fabric.graph import Port, Switch
 from fabric.hints import Announced
 from fabric.openflow import FailoverGroup, Rule
 from fabric.paths import PathSets
 from fabric.plugins import load_policy
-from fabric.policy import Action, Reroute, Reweight, View
+from fabric.policy import FlowKey, Reroute, Reweight, View
+from fabric.referee import referee
 from fabric.steering import FLOW_COOKIE, INGRESS, SEEN, Steering, changed
 
 __all__ = ["Adaptive"]
+
+_OUTCOME_S = 3.0  # flow counters need that long to show what a move brought
+_FORGET_S = 120.0
 
 
 class Adaptive(FabricApp):
     """The shell round a policy: state from telemetry on one side, rules on the other.
 
-    `hold_ms`: a flow that was moved stays that long. `linger_ms`: a flow that falls silent is kept in mind that long.
-    `hold_down_ms`: a link that came back is not used that long, and longer each time it flaps. `flow_poll_ms`: how often
-    switches are asked for their flow counters. `repair: false` leaves out the switches' own repair, to measure without.
+    `options` are the policy's own. `hold_ms`: a flow that was moved stays that long. `linger_ms`: a flow that falls silent
+    is kept in mind that long. `hold_down_ms`: a link that came back is not used that long, and longer each time it flaps.
+    `flow_poll_ms`: how often switches are asked for their flow counters. `repair: false` leaves out the switches' own
+    repair of dead links.
     """
 
     PARAMETERS = {  # noqa: RUF012
@@ -57,14 +63,14 @@ class Adaptive(FabricApp):
             linger_s=max(wanted["linger_ms"] / 1000, 2 * self.period_s), hold_s=wanted["hold_ms"] / 1000,
         )  # fmt: skip
         self.log = DecisionLog(self.folder)
-        self.weights: dict[tuple[str, str], tuple[int, ...]] = {}
-        self.waiting: dict[tuple[str, int], Batch] = {}  # by switch and number of a barrier
+        self.batches = Batches(self.send, self.ask)
+        self.questions = Questions(self.ask, lambda datapath: sightings.ask_entries(datapath, SEEN, 0))
+        self.asked_all = float("-inf")
         self.outcomes: list[tuple[float, FlowRecord, float | None]] = []
-        self.installed: dict[str, list[Rule]] = {}  # by edge: its choice rules
-        self.kept_off: frozenset[Port] = frozenset()
-        self.hashed_over = self._groups(self.paths)
-        self.asked_flows = float("-inf")
-        self.asked_seen: dict[str, tuple[int, bool]] = {}  # by edge: the question under way, and whether to ask again
+        self.dead: frozenset[Port] = frozenset()  # the links that hashing keeps off
+        self.choices: dict[str, list[Rule]] = {}  # by edge: what its hash means now
+        self.weights: dict[tuple[str, str], tuple[int, ...]] = {}  # of the groups that a policy has reweighted
+        self.groups_now = self._groups(self.paths)
 
     # -- what switches start with
 
@@ -73,10 +79,14 @@ class Adaptive(FabricApp):
         return self.steering.groups(switch)
 
     def rules(self, switch: Switch) -> Iterator[Rule]:
-        """The labels' rules, hashing at the edges, and the flows placed there before the switch was lost."""
+        """The labels' rules, hashing at the edges, and whatever was placed there before the switch was lost."""
         paths = self.usable(time.monotonic())
-        self.installed[switch.name] = list(self.steering.choices(switch.name, paths)) if switch.name in self.steering.edges else []
         yield from self.steering.rules(switch, paths)
+        if switch.name in self.steering.edges:
+            self.choices[switch.name] = list(self.steering.choices(switch.name, paths))
+        for (edge, far), weights in self.weights.items():
+            if edge == switch.name:
+                yield from self.steering.slot_rules(edge, far, weights)
         for record in self.flows.records.values():
             if record.placed and record.path is not None and record.path[1].node == switch.name:
                 yield self.steering.flow_rule(record.key, record.path)
@@ -85,47 +95,63 @@ class Adaptive(FabricApp):
         """Learn from the switches what an earlier controller placed, before anything is changed."""
         for edge in self.steering.edges:
             self.ask(edge, lambda datapath: sightings.ask_entries(datapath, INGRESS, FLOW_COOKIE))
-        self._ask_flows()
+        self._ask_all(time.monotonic())
+
+    def on_lost(self, switch: str) -> None:
+        """Expect no more answers from a switch that is gone."""
+        self.questions.lost(switch)
+        for batch in self.batches.lost(switch):
+            self._in_force(batch)
 
     # -- what is seen
 
     @set_ev_cls(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
     def on_packet_in(self, ev: Any) -> None:
-        """A copy of a SYN: a flow is about to begin."""
+        """A copy of a SYN: a flow is about to begin. How was it hashed?"""
         key = sightings.tcp_key(ev.msg.data)
-        if key is not None and key not in self.flows.records:
-            self._first_seen(self.flows.note(key, time.monotonic(), "syn"))
-            self._ask_seen(self.fabric.switch_by_dpid[ev.msg.datapath.id].name)
+        if key is not None:
+            self._note(key, "syn")
+            self.questions.put(self.fabric.switch_by_dpid[ev.msg.datapath.id].name)
 
     @set_ev_cls(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
-    def on_flow_counters(self, ev: Any) -> None:
-        """A switch's own entries: what flows carried (SEEN), or where rules put them (INGRESS)."""
+    def on_flow_entries(self, ev: Any) -> None:
+        """A switch's own entries: what flows carried and how they were hashed (SEEN), or where they were placed (INGRESS)."""
         t = time.monotonic()
-        self._answered(ev.msg)
         for entry in sightings.flow_entries(ev.msg.body):
-            known = entry.key in self.flows.records
             if entry.table == SEEN:
-                record = self.flows.counted(entry.key, entry.nbytes, t, entry.hashed_to)
-            else:
-                record = self.flows.note(entry.key, t, "rule")
-                if record is not None and not record.placed and entry.label is not None:
-                    record.path, record.placed = self.steering.path_of(entry.key, entry.first, entry.label), True
-            if not known:
-                self._first_seen(record)
+                new = entry.key not in self.flows.records
+                self._first_seen(self.flows.counted(entry.key, entry.nbytes, t, entry.hashed_to), new)
+            elif (record := self._note(entry.key, "rule")) is not None and not record.placed and entry.label is not None:
+                record.path, record.placed = self.steering.path_of(entry.key, entry.first, entry.label), True
+                self.log.write("resynchronised", flow=str(entry.key), path=interfaces(record.path))
+        more = bool(ev.msg.flags & ev.msg.datapath.ofproto.OFPMPF_REPLY_MORE)
+        self.questions.answered(self.fabric.switch_by_dpid[ev.msg.datapath.id].name, ev.msg.xid, more)
 
-    def _first_seen(self, record: FlowRecord | None) -> None:
-        if record is not None:
+    @set_ev_cls(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
+    def on_rule_gone(self, ev: Any) -> None:
+        """A placed flow was idle for so long that its rule went; it will be hashed again."""
+        key = sightings.key_of(ev.msg.match)
+        if key in self.flows.records:
+            self.flows.records[key].placed = False
+
+    def _note(self, key: FlowKey, signal: str) -> FlowRecord | None:
+        new = key not in self.flows.records
+        return self._first_seen(self.flows.note(key, time.monotonic(), signal), new)
+
+    def _first_seen(self, record: FlowRecord | None, new: bool) -> FlowRecord | None:
+        if record is not None and new:
             self.log.write("flow", flow=str(record.key), src=record.src, dst=record.dst, signal=record.signal)
+        return record
 
     def on_hint(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
         """A collective's flows, before their first byte: place them now, and say so when the rules are in force."""
         for flow in flows:
-            self._first_seen(self.flows.note(flow.key, time.monotonic(), "hint"))
+            self._note(flow.key, "hint")
         if not self._tick(self.view(time.monotonic()), lambda: placed(len(flows))):
             placed(len(flows))
 
     def on_link(self, port: Port, up: bool) -> None:
-        """Hash no more flows over a dead link, and let the policy act now rather than at the next round."""
+        """A link that went down is not left to the next round."""
         self.log.write("link", port=port.interface, up=up)
         if not up:
             self._tick(self.view(time.monotonic()))
@@ -140,123 +166,111 @@ class Adaptive(FabricApp):
     def on_sample(self, view: View) -> None:
         """One turn: look, decide, act, and see what came of earlier acts."""
         self._tick(view)
-        if view.t - self.asked_flows >= self.parameters["flow_poll_ms"] / 1000:
-            self._ask_flows()
+        if view.t - self.asked_all >= self.parameters["flow_poll_ms"] / 1000:
+            self._ask_all(view.t)
+            self.flows.forget(view.t, _FORGET_S)
         self._note_outcomes(view.t)
 
     def _tick(self, view: View, in_force: Callable[[], None] | None = None) -> int:
         """Decide and act; `in_force` is called once every switch has its rules. How many switches got any."""
-        self._keep_off_dead_links(view.t)
+        self._keep_off_dead_links(view)
         view = self._with_flows(view)
-        decided = list(self.policy.decide(view))
-        return self._apply(view, decided, Batch(view.tick, view.t, time.monotonic(), in_force))
+        actions, held = referee(view, self.policy.decide(view))
+        batch = Batch(view.tick, view.t, time.monotonic(), in_force)
+        for action, why in held:
+            self.log.write("held", tick=view.tick, flow=str(getattr(action, "flow", action)), reason=why)
+        rules: dict[str, list[Rule]] = {}
+        for action in actions:
+            if isinstance(action, Reweight):
+                rules.setdefault(action.switch, []).extend(self._reweight(view, action))
+            else:
+                rules.setdefault(action.path[1].node, []).append(self._reroute(view, action))
+        return self.batches.go(batch, rules)
 
     def _with_flows(self, view: View) -> View:
+        """The view with the active flows, each on the path that it is known to take."""
         hosts = {host.name: self.fabric.ports_of[host.name][0] for host in self.fabric.hosts}
         busy_out = {name: view.links[port].utilisation for name, port in hosts.items()}
         busy_in = {name: view.links[self.fabric.peer[port]].utilisation for name, port in hosts.items()}
         paths = self.usable(view.t)
         for record in self.flows.records.values():
-            if not record.placed and record.hashed_to is not None:
-                record.path = self.steering.hashed_path(record.key, record.hashed_to, paths, self.weights)
+            if not record.placed:
+                record.path = self._hashed_path(record, paths)
         flows = self.flows.active(view.t, busy_out, busy_in)
-        return View(
-            view.t, view.tick, view.period_s, view.links, flows, paths, self.hashed_over, paths.between
-        )
+        return View(view.t, view.tick, view.period_s, view.links, flows, paths, self.groups_now, paths.between)
+
+    def _hashed_path(self, record: FlowRecord, paths: PathSets) -> tuple[Port, ...] | None:
+        if self.steering.attached[record.key.src_ip].node == self.steering.attached[record.key.dst_ip].node:
+            return self.steering.whole(record.key, ())
+        if record.hashed_to is None:
+            return None
+        return self.steering.hashed_path(record.key, record.hashed_to, paths, self.weights)
 
     def _groups(self, paths: PathSets) -> dict[tuple[str, str], tuple[int, ...]]:
         edges = self.steering.edges
-        return {
-            (a, b): self.weights.get((a, b), (1,) * len(paths.between(a, b))) for a in edges for b in edges if a != b
-        }
+        pairs = ((a, b) for a in edges for b in edges if a != b)
+        return {pair: self.weights.get(pair, (1,) * len(paths.between(*pair))) for pair in pairs}
 
-    def _keep_off_dead_links(self, t: float) -> None:
-        """Hash no more flows over links that may not be used; nothing to do while these stay the same."""
-        down = self.links.down(t)
-        if down == self.kept_off:
+    def _keep_off_dead_links(self, view: View) -> None:
+        """Hash nothing over links that may not be used; what that moves is logged as a move, which it is."""
+        dead = self.links.down(view.t)
+        if dead == self.dead:
             return
-        self.kept_off, paths = down, self.usable(t)
-        self.hashed_over = self._groups(paths)
-        for edge, before in self.installed.items():
-            after = list(self.steering.choices(edge, paths))
-            self.send(edge, *changed(before, after))
-            self.installed[edge] = after
-
-    def _apply(self, view: View, actions: Sequence[Action], batch: Batch) -> int:
-        """Send a tick's actions, all in one go, and a barrier to each switch that got any."""
-        by_switch: dict[str, list[Rule]] = {}
-        for action in actions:
-            if isinstance(action, Reweight):
-                by_switch.setdefault(action.switch, []).extend(self._reweight(view, action))
-            else:
-                by_switch.setdefault(action.path[1].node, []).append(self._reroute(view, action))
-        for switch, rules in by_switch.items():
-            self.send(switch, *rules)
-            number = self.ask(switch, lambda datapath: datapath.ofproto_parser.OFPBarrierRequest(datapath))
-            if number is not None:
-                self.waiting[switch, number] = batch
-                batch.left.add(switch)
-        batch.switches = sorted(batch.left)
-        return len(batch.left)
+        self.dead, paths = dead, self.usable(view.t)
+        self.groups_now = self._groups(paths)
+        for edge, before in self.choices.items():
+            self.choices[edge] = list(self.steering.choices(edge, paths))
+            self.send(edge, *changed(before, self.choices[edge]))
+        for record in self.flows.records.values():
+            now = None if record.placed else self._hashed_path(record, paths)
+            if now not in (None, record.path) and record.path is not None:
+                self._log_move(view, record, now, "hashing keeps off links that are down, and uses those that are back", {})
 
     def _reroute(self, view: View, action: Reroute) -> Rule:
         record = self.flows.records[action.flow]
-        self.log.write(
-            "reroute", tick=view.tick, flow=str(action.flow), src=record.src, dst=record.dst, old=interfaces(record.path),
-            new=interfaces(action.path), signal=record.signal, mbps=record.mbps, reason=action.reason,
-            numbers=dict(action.numbers),
-        )  # fmt: skip
+        self._log_move(view, record, action.path, action.reason, dict(action.numbers))
         record.path, record.placed, record.moved_at = action.path, True, view.t
         self.outcomes.append((view.t, record, record.mbps))
         return self.steering.flow_rule(action.flow, action.path)
 
     def _reweight(self, view: View, action: Reweight) -> Iterator[Rule]:
-        old = self.weights.get((action.switch, action.group))
+        pair = (action.switch, action.group)
         self.log.write(
-            "reweight", tick=view.tick, switch=action.switch, group=action.group, old=old, new=action.weights,
+            "reweight", tick=view.tick, switch=action.switch, group=action.group, old=self.groups_now[pair], new=action.weights,
             reason=action.reason, numbers=dict(action.numbers),
         )  # fmt: skip
-        self.weights[action.switch, action.group] = action.weights
-        self.hashed_over = {**self.hashed_over, (action.switch, action.group): action.weights}
-        return self.steering.slot_rules(action.switch, action.group, action.weights)
+        self.weights[pair] = self.groups_now[pair] = action.weights
+        return self.steering.slot_rules(*pair, action.weights)
 
     @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
     def on_barrier(self, ev: Any) -> None:
         """A switch has a batch's rules in force; when all have, so has the fabric."""
-        switch = self.fabric.switch_by_dpid[ev.msg.datapath.id].name
-        batch = self.waiting.pop((switch, ev.msg.xid), None)
+        batch = self.batches.answered(self.fabric.switch_by_dpid[ev.msg.datapath.id].name, ev.msg.xid)
         if batch is not None:
-            batch.left.discard(switch)
-            if not batch.left:
-                self.log.write("in-force", tick=batch.tick, sampled=round(batch.sampled, 6), decided=round(batch.decided, 6), switches=batch.switches)
-                if batch.in_force:
-                    batch.in_force()
+            self._in_force(batch)
+
+    def _in_force(self, batch: Batch) -> None:
+        times = {"sampled": round(batch.sampled, 6), "decided": round(batch.decided, 6)}
+        self.log.write("in-force", tick=batch.tick, **times, switches=batch.switches)
+        if batch.in_force:
+            batch.in_force()
 
     # -- what came of it
 
-    def _ask_flows(self) -> None:
-        self.asked_flows = time.monotonic()
+    def _ask_all(self, t: float) -> None:
+        self.asked_all = t
         for edge in self.steering.edges:
-            self._ask_seen(edge)
+            self.questions.put(edge)
 
-    def _ask_seen(self, edge: str) -> None:
-        """Ask an edge what it has seen, and how it hashed that; one question at a time, the next when it has answered."""
-        if edge in self.asked_seen:
-            self.asked_seen[edge] = (self.asked_seen[edge][0], True)
-        elif (number := self.ask(edge, lambda datapath: sightings.ask_entries(datapath, SEEN, 0))) is not None:
-            self.asked_seen[edge] = (number, False)
-
-    def _answered(self, message: Any) -> None:
-        edge = self.fabric.switch_by_dpid[message.datapath.id].name
-        number, again = self.asked_seen.get(edge, (None, False))
-        if message.xid == number and not message.flags & message.datapath.ofproto.OFPMPF_REPLY_MORE:
-            del self.asked_seen[edge]
-            if again:
-                self._ask_seen(edge)
+    def _log_move(self, view: View, record: FlowRecord, new: Any, reason: str, numbers: dict[str, float]) -> None:
+        self.log.write(
+            "reroute", tick=view.tick, flow=str(record.key), src=record.src, dst=record.dst, old=interfaces(record.path),
+            new=interfaces(new), signal=record.signal, mbps=record.mbps, reason=reason, numbers=numbers,
+        )  # fmt: skip
 
     def _note_outcomes(self, t: float) -> None:
         """After some seconds, when the flow's counters have caught up, say what it gets now."""
-        due = [item for item in self.outcomes if t - item[0] > 3.0]
-        self.outcomes = [item for item in self.outcomes if t - item[0] <= 3.0]
+        due = [item for item in self.outcomes if t - item[0] > _OUTCOME_S]
+        self.outcomes = [item for item in self.outcomes if t - item[0] <= _OUTCOME_S]
         for _, record, before in due:
             self.log.write("outcome", flow=str(record.key), before_mbps=before, after_mbps=record.mbps)

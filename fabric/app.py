@@ -83,6 +83,9 @@ class FabricApp(RyuApp):
         """A collective is about to make these flows; call `placed` with their number once they have their paths."""
         placed(0)
 
+    def on_lost(self, switch: str) -> None:
+        """A switch's connection ended; what was asked of it is not answered any more."""
+
     def on_link(self, port: Port, up: bool) -> None:
         """A port between switches or to a host went down or came up."""
 
@@ -138,6 +141,7 @@ class FabricApp(RyuApp):
         """Forget a switch that is gone."""
         for name in [name for name, datapath in self.datapaths.items() if datapath is ev.datapath]:
             del self.datapaths[name]
+            self.on_lost(name)
 
     @set_ev_cls(ofp_event.EventOFPPortDescStatsReply, [CONFIG_DISPATCHER, MAIN_DISPATCHER])
     def on_ports(self, ev: Any) -> None:

@@ -3,46 +3,33 @@
 Comes in: what a controller decides, a line of JSON each (`decisions.jsonl` in its folder). Goes out: the same lines,
 read. `t` is CLOCK_MONOTONIC in seconds, paths are names of interfaces.
 
-    {"event": "reroute", "t", "tick", "flow", "src", "dst", "old", "new", "signal", "demand_mbps", "mbps", "reason", "numbers"}
+    {"event": "reroute", "t", "tick", "flow", "src", "dst", "old", "new", "signal", "mbps", "reason", "numbers"}
     {"event": "reweight", "t", "tick", "switch", "group", "old", "new", "reason", "numbers"}
     {"event": "in-force", "t", "tick", "sampled", "decided", "switches"}   every switch has answered a barrier
     {"event": "outcome", "t", "flow", "before_mbps", "after_mbps"}         by flow counters, some seconds later
-    {"event": "held", "t", "tick", "flow", "reason"}                       wanted by the policy, but not allowed to move
+    {"event": "held", "t", "tick", "flow", "reason"}                       wanted by the policy, and not done
     {"event": "flow", "t", "flow", "src", "dst", "signal"}                 first seen
     {"event": "link", "t", "port", "up"}   {"event": "degraded", "t", "port", "mbps", "configured_mbps"}
-    {"event": "resynchronised", "t", "flows"}                              rules found in the switches at the start
+    {"event": "resynchronised", "t", "flow", "path"}                       a flow's rule found in its switch at the start
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
 from fabric.errors import RunError
 from fabric.paths import Path
 
-__all__ = ["Batch", "DecisionLog", "count", "interfaces", "read_decisions"]
+__all__ = ["DecisionLog", "count", "interfaces", "read_decisions"]
 
 
 def interfaces(path: Path | None) -> list[str] | None:
     """A path as names of interfaces."""
     return None if path is None else [port.interface for port in path]
-
-
-@dataclass
-class Batch:
-    """A tick's actions on their way: when the counters were read and the policy had decided, and who has not answered."""
-
-    tick: int
-    sampled: float
-    decided: float
-    in_force: Callable[[], None] | None = None
-    left: set[str] = field(default_factory=set)
-    switches: list[str] = field(default_factory=list)
 
 
 class DecisionLog:

@@ -109,6 +109,8 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
         (folder / "installed.json").write_text(json.dumps(installed))
         with _sampler(up) as sampler, pins(_pins(up)) as pinned:
             _drive(up, sampler, ideal_ms, progress, pinned)
+        if (folder / "controller" / "decisions.jsonl").exists():  # a controller that moves flows: where did it leave them?
+            (folder / "installed_after.json").write_text(json.dumps(_installed(up)))
         _write_recovery(up)
         wrong = up.network.read_back()
         record = _network_record(up, idle_rtt_ms, wrong)

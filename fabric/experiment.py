@@ -326,17 +326,25 @@ class _Checks:
             return
         policy = {**takes.defaults, **file.controller.params}.get("policy")
         if isinstance(policy, str):
-            options = file.controller.params.get("options", {})
-            try:
-                plugins.load_policy(policy, self.base, options if isinstance(options, dict) else {})
-            except RequestError as err:
-                key = "options" if "got options" in str(err) else "policy"
-                yield Problem(("controller", key), _not_found("policy", policy, err))
+            yield from self.policy(policy, file.controller.params.get("options", {}))
         if file.collective is not None and file.collective.hints:
             source = plugins.find("controller", file.controller.use, self.base)
             if not plugins.defines(source, "on_hint"):
                 text = told(True, f"false, as {file.controller.use} takes no hints", "remove hints, or write e.g. controller: {use: adaptive}")
                 yield Problem(("collective", "hints"), text)
+
+    def policy(self, spelling: str, options: Any) -> Iterator[Problem]:
+        """What is wrong with a policy, or with the options that it would be made with."""
+        try:
+            plugins.load("policy", spelling, self.base)
+        except RequestError as err:
+            yield Problem(("controller", "policy"), _not_found("policy", spelling, err))
+            return
+        try:
+            plugins.load_policy(spelling, self.base, options if isinstance(options, dict) else {})
+        except RequestError as err:
+            message = one_line(str(err)).removeprefix(f"policy {spelling!r}: ")
+            yield Problem(("controller", "options"), message)
 
     def plugin(self, kind: str, path: KeyPath, use: Use) -> list[Problem]:
         """What is wrong with one plug-in's name and parameters."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from fabric.decisions import count
 from fabric.errors import RequestError
 from fabric.fullest import FullLink, fullest
 from fabric.results import Row, RunFolder, read_rows
@@ -88,8 +90,8 @@ def explain(folder: Path, point: str | None = None) -> Explanation:
         run=folder.resolve().name, point=row.point, points=len({one.point for one in rows}),
         chosen=point is None and len({one.point for one in rows}) > 1, row=(size or [row])[0],
         work=work, slow=slow, link=link, has_log=tracks.has_log, moves=moves,
-        before=sum(1 for line in tracks.log if line["event"] == "reroute" and line["t"] < window[0]), others=_others(tracks, window),
-        events=tuple(f"{_ms(one.begin, window):.0f} ms: {one.event.target} {one.event.do}" for one in seen.happened if one.begin <= window[1]),
+        before=count(tracks.log, "reroute", (-inf, window[0])), others=_others(tracks, window),
+        events=_events(seen, window),
         rto_min_ms=seen.network.get("rto_min_ms", 200), sampled_ms=seen.queues.period_ms,
         missing=tuple(_missing(seen, tracks, slow, link)),
     )  # fmt: skip
@@ -122,6 +124,12 @@ def _recorded(folder: Path, point: str) -> Recorded:
     if lost := [name for name in needed if not (seen.folder / name).is_file()]:
         raise RequestError(f"{seen.folder}: has no {lost[0]}; accepted: a point's folder as the run left it; copy it whole")
     return seen
+
+
+def _events(seen: Recorded, window: Window) -> tuple[str, ...]:
+    """The timed events until the window's end, for a person."""
+    before = (one for one in seen.happened if one.begin <= window[1])
+    return tuple(f"{_ms(one.begin, window):.0f} ms: {one.event.target} {one.event.do}" for one in before)
 
 
 def _ms(t: float, window: Window) -> float:
@@ -180,7 +188,8 @@ def _missing(seen: Recorded, tracks: Tracks, slow: Slow | None, link: FullLink |
     if slow is None:
         found.append("which flow was slowest: no path of any flow is known, the switches' rules did not say them")
     elif slow.by == "fluid model":
-        found.append("when each transfer began and ended; and byte counts of hosts cannot tell it, since their links carried more than one flow each way")
+        why = "byte counts of hosts cannot tell it, since their links carried more than one flow each way"
+        found.append(f"when each transfer began and ended; and {why}")
     if slow is not None and link is None:
         found.append("how full its links were: no telemetry sample fell into this time, or its path is not known")
     if any(tracks.path(stream, seen.queues.t[-1]) is None for stream in tracks.streams):

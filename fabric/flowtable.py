@@ -15,7 +15,7 @@ and for `linger_s` after the last of these, since a collective pauses between it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fabric.demand import estimate
@@ -43,6 +43,7 @@ class FlowRecord:
     dst: str
     first_seen: float
     signal: str
+    seen_at: float = float("-inf")
     path: Path | None = None
     placed: bool = False
     hashed_to: int | None = None
@@ -69,7 +70,8 @@ class FlowTable:
     def note(self, key: FlowKey, t: float, signal: str) -> FlowRecord | None:
         """A SYN or a hint of a flow; None when its addresses are not of this fabric."""
         record = self._record(key, t, signal)
-        if record is not None and (signal == "hint" or (signal == "syn" and record.first_seen == t)):
+        opens = record is not None and (record.first_seen == t or t > record.evidence_at)  # else its SYN was sent again
+        if record is not None and (signal == "hint" or (signal == "syn" and opens)):
             record.signal, record.evidence_at, record.opened = signal, t + self.grace_s, True
         return record
 
@@ -103,11 +105,12 @@ class FlowTable:
             if key.src_ip not in self.host_of or key.dst_ip not in self.host_of:
                 return None
             self.records[key] = FlowRecord(key, self.host_of[key.src_ip], self.host_of[key.dst_ip], t, signal)
+        self.records[key].seen_at = t
         return self.records[key]
 
-    def forget(self, present: Callable[[FlowRecord], bool], t: float) -> None:
-        """Drop the flows that the switches no longer know, once they are long inactive."""
-        old = [key for key, record in self.records.items() if not present(record) and not self._is_active(record, t)]
+    def forget(self, t: float, after_s: float) -> None:
+        """Drop the flows that are inactive and that no switch has mentioned for `after_s`."""
+        old = [key for key, record in self.records.items() if t - record.seen_at > after_s and not self._is_active(record, t)]
         for key in old:
             del self.records[key]
 

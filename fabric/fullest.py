@@ -108,9 +108,11 @@ def fullest(
     return FullLink(
         chosen.interface, along[place], along[place + 1], on_ms=1000 * float((chosen.end - chosen.begin).sum()),
         full_ms=1000 * chosen.full_s, from_ms=None if begin is None else _ms(begin, window),
-        until_ms=None if end is None else _ms(end, window), share=float(np.average(chosen.share, weights=chosen.end - chosen.begin)),
+        until_ms=None if end is None else _ms(end, window),
+        share=float(np.average(chosen.share, weights=chosen.end - chosen.begin)),
         queue_mean_packets=chosen.queue, queue_max_packets=int(chosen.backlog.max()), drops=chosen.drops,
-        explained=_explained(tracks, chosen, window, got_mbps), at_ms=_ms(at, window), sharers=tuple(_sharers(tracks, chosen.interface, at, got_mbps)),
+        explained=_explained(tracks, chosen, window, got_mbps), at_ms=_ms(at, window),
+        sharers=tuple(_sharers(tracks, chosen.interface, at, got_mbps)),
     )  # fmt: skip
 
 
@@ -131,7 +133,8 @@ def _watch(seen: Recorded, tracks: Tracks, name: str, spans: Sequence[Span]) -> 
     mbps = np.array([tracks.rates(t)[name] for t in begin.tolist()])
     sent = np.diff(queues.sent_bytes[:, column])[on] * 8e-6 / (end - begin)
     drops = int(np.diff(queues.drops[:, column])[on].sum())
-    return _Watched(name, begin, end, sent, sent / np.maximum(mbps, _NOTHING), queues.backlog_packets[1:, column][on].astype(float), drops)
+    backlog = queues.backlog_packets[1:, column][on].astype(float)
+    return _Watched(name, begin, end, sent, sent / np.maximum(mbps, _NOTHING), backlog, drops)
 
 
 def _longest_stretch(link: _Watched) -> tuple[float, float] | tuple[None, None]:

@@ -21,7 +21,7 @@ from fabric.policy import LinkView
 __all__ = ["LinkWatch", "QueueCount"]
 
 _DEGRADED = 0.85  # of the configured rate: what HTB lets through on a busy machine is above
-_EVIDENCE_S = 0.2  # how long, in all, a link must have shown itself slower
+_EVIDENCE_S = 0.5  # how long, in all, a link must have shown itself slower
 _FORGIVE_S = 10.0  # then a degraded link is tried again; twice as long after each relapse
 _LONGEST_HOLD_S = 60.0
 _CALM_S = 30.0  # of being up, and the hold-down begins small again

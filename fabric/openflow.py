@@ -136,7 +136,10 @@ Action = (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of a flow table; after its actions the packet may go on to a later table."""
+    """One entry of a flow table; after its actions the packet may go on to a later table.
+
+    It goes after `idle_s` seconds without a packet, 0 for never; with `tell` the switch says so.
+    """
 
     match: Match
     actions: tuple[Action, ...]
@@ -145,6 +148,7 @@ class Rule:
     goto: int | None = None
     cookie: int = 0
     idle_s: int = 0
+    tell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ def flow_mod(rule: Rule, datapath: Any) -> Any:
         instructions.append(parser.OFPInstructionGotoTable(rule.goto))
     return parser.OFPFlowMod(
         datapath=datapath, table_id=rule.table, priority=rule.priority, cookie=rule.cookie, idle_timeout=rule.idle_s,
+        flags=proto.OFPFF_SEND_FLOW_REM if rule.tell else 0,
         match=parser.OFPMatch(**_fields(rule.match)), instructions=instructions,
     )  # fmt: skip
 

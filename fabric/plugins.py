@@ -78,7 +78,8 @@ def load(kind: str, spelling: str, base: Path) -> Callable[..., Any]:
             raise RequestError(f"{kind} {spelling!r}: {source.module} has no {source.attr!r}; it has {_offers(module)}")
         plugin: Callable[..., Any] = getattr(module, source.attr)
         return plugin
-    own = [value for name, value in vars(module).items() if inspect.isfunction(value) and _is_public(module, name, value)]
+    fits = _decides if kind == "policy" else inspect.isfunction
+    own: list[Callable[..., Any]] = [value for name, value in vars(module).items() if fits(value) and _is_public(module, name, value)]
     if len(own) != 1:
         raise RequestError(f"{kind} {spelling!r}: the module defines {_offers(module)}; say which one, as {spelling}:NAME")
     return own[0]
@@ -87,14 +88,16 @@ def load(kind: str, spelling: str, base: Path) -> Callable[..., Any]:
 def load_policy(spelling: str, base: Path, options: Mapping[str, Any]) -> Policy:
     """A policy, made with its options; RequestError when it does not take them, or cannot decide."""
     make = load("policy", spelling, base)
+    if not _decides(make):
+        raise RequestError(f"policy {spelling!r}: got no class with decide(view); accepted: one; add the method, or name the class")
+    takes = list(inspect.signature(make).parameters)
+    if strange := sorted(options.keys() - set(takes)):
+        raise RequestError(f"policy {spelling!r}: got the option {strange[0]!r}; accepted: {', '.join(takes) or 'none'}; remove it")
     try:
-        policy = make(**options)
-    except TypeError as err:
-        takes = inspect.signature(make)
-        raise RequestError(f"policy {spelling!r}: got options {dict(options)}: {err}; accepted: {takes}; mend the options") from err
-    if not callable(getattr(policy, "decide", None)):
-        raise RequestError(f"policy {spelling!r}: got a {type(policy).__name__} without decide(view); accepted: an object with it; add the method")
-    return policy  # type: ignore[no-any-return]
+        policy: Policy = make(**options)
+    except (TypeError, ValueError) as err:
+        raise RequestError(f"policy {spelling!r}: got the options {dict(options)}: {err}; accepted: {inspect.signature(make)}; mend them") from err
+    return policy
 
 
 def controller_parameters(source: Source) -> dict[str, Any] | None:
@@ -216,6 +219,10 @@ def _import(kind: str, spelling: str, source: Source) -> ModuleType:
     except Exception as err:
         raise RequestError(f"{kind} {spelling!r}: cannot be imported: {type(err).__name__}: {err}; mend {source.module}") from err
     return module
+
+
+def _decides(value: Any) -> bool:
+    return inspect.isclass(value) and callable(getattr(value, "decide", None))
 
 
 def _is_public(module: ModuleType, name: str, value: Any) -> bool:

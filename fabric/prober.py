@@ -31,7 +31,7 @@ from fabric.kernel import die_with_parent, inside_namespace, namespace_of
 
 __all__ = ["PAYLOAD_BYTES", "Line", "main"]
 
-PAYLOAD_BYTES = 64
+PAYLOAD_BYTES = 16
 _HEAD = struct.Struct("!IQ")  # sequence number, time of sending
 _TIMESPEC = struct.Struct("@qq")
 _PADDING = bytes(PAYLOAD_BYTES - _HEAD.size)

@@ -14,7 +14,7 @@ from typing import Any
 from fabric.labels import LABEL_BYTES, Label
 from fabric.policy import FlowKey
 
-__all__ = ["FlowEntry", "ask_entries", "flow_entries", "tcp_key"]
+__all__ = ["FlowEntry", "ask_entries", "flow_entries", "key_of", "tcp_key"]
 
 _ETHERNET, _IPV4, _TCP = 14, 0x0800, 6
 
@@ -50,13 +50,19 @@ def ask_entries(datapath: Any, table: int, cookie: int) -> Any:
     return parser.OFPFlowStatsRequest(datapath, 0, table, proto.OFPP_ANY, proto.OFPG_ANY, cookie, mask)
 
 
+def key_of(match: Any) -> FlowKey | None:
+    """The TCP flow that a match (Ryu's own object) is about; None when it is about others, or more than one."""
+    if match.get("ip_proto") != _TCP or match.get("tcp_src") is None:
+        return None
+    return FlowKey(match["ipv4_src"], match["tcp_src"], match["ipv4_dst"], match["tcp_dst"])
+
+
 def flow_entries(stats: Iterable[Any]) -> Iterator[FlowEntry]:
     """The entries of a reply that are about one TCP flow each."""
     for stat in stats:
-        match = stat.match
-        if match.get("ip_proto") != _TCP or match.get("tcp_src") is None:
+        key = key_of(stat.match)
+        if key is None:
             continue
-        key = FlowKey(match["ipv4_src"], match["tcp_src"], match["ipv4_dst"], match["tcp_dst"])
         actions = [action for step in stat.instructions for action in getattr(step, "actions", ())]
         nbytes = 0 if stat.byte_count == 2**64 - 1 else stat.byte_count
         yield FlowEntry(key, stat.table_id, nbytes, _hashed_to(actions), *_way(actions))

@@ -24,6 +24,8 @@ __all__ = ["Leg", "Slow", "Work", "carried", "load_window", "slowest_edge", "slo
 
 _NOTHING = 1e-6  # Mb/s, or ms: keeps a ratio a number
 
+_LAST = 1e-6  # of the bytes: less than one
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -174,7 +176,7 @@ def _busy_ms(seen: Recorded, tracks: Tracks, schedule: Schedule, work: Work) -> 
 
 
 def _arrivals(queues: Queues, interface: str, window: Window, sizes: npt.NDArray[np.int64]) -> Floats:
-    """When so many payload bytes had left an interface, the last of them at the window's end; s.
+    """When so many payload bytes had left an interface, all of them within the window; s.
 
     Headers and acknowledgements count as a constant part of all it sent meanwhile.
     """
@@ -185,14 +187,17 @@ def _arrivals(queues: Queues, interface: str, window: Window, sizes: npt.NDArray
     share = np.concatenate(([first], sent[inside], [last])) - first
     # np.interp wants growing abscissae: a standstill becomes the tiniest of slopes.
     rising = np.maximum.accumulate(share + np.arange(len(share)) * 1e-9)
-    times: Floats = np.interp(sizes / sizes[-1] * rising[-1], rising, t)
+    # The last byte came when the count stood still, not when the window ended.
+    wanted = np.minimum(sizes / sizes[-1], 1 - _LAST) * rising[-1]
+    times: Floats = np.interp(wanted, rising, t)
     return times
 
 
 def _on_its_way(schedule: Schedule, edge: Connection, arrived: Mapping[int, float]) -> float:
     total = before = 0.0
     for number in schedule.connections[edge]:
-        ready = max((arrived[other] for other in schedule.transfers[number].after if other in arrived and _heard(schedule, other, edge)), default=0.0)
+        heard = [arrived[other] for other in schedule.transfers[number].after if _heard(schedule, other, edge)]
+        ready = max(heard, default=0.0)
         total += max(0.0, arrived[number] - max(ready, before))
         before = max(before, arrived[number])
     return total

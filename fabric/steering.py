@@ -177,7 +177,7 @@ class Steering:
             ip_src=key.src_ip, ip_dst=key.dst_ip, protocol=key.protocol, tcp_src=key.src_port, tcp_dst=key.dst_port
         )
         actions = _off(path[1:-1]) if len(path) > 2 else (Output(path[-1].number),)
-        return Rule(match, actions, table=INGRESS, priority=200, cookie=FLOW_COOKIE, idle_s=FLOW_IDLE_S)
+        return Rule(match, actions, table=INGRESS, priority=200, cookie=FLOW_COOKIE, idle_s=FLOW_IDLE_S, tell=True)
 
     def whole(self, key: FlowKey, between: Path) -> Path | None:
         """The path from host to host of a flow that takes `between` from edge to edge; None for unknown addresses."""

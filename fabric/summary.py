@@ -39,6 +39,7 @@ _REFERENCE = 0.97
 _SHORTEST_AFTER_S = 0.5  # a shorter stretch holds too few samples of the flows' totals
 _NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a number
 _WORTH_MOVING = 1.1  # times slower than it could be: less is within what the model misses
+_TURNS_TO_ACT = 3
 _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no hashing
 
 
@@ -72,6 +73,14 @@ class Recorded:
         """The installed path of each background flow."""
         paths: list[list[str] | None] = self._json("installed.json")["flows"]
         return paths
+
+    @cached_property
+    def last_paths(self) -> tuple[dict[Edge, list[str] | None], list[list[str] | None]]:
+        """Both as they were when the traffic had ended, where the controller moves flows; else as they were before."""
+        if not (self.folder / "installed_after.json").is_file():
+            return self.edge_paths, self.flow_paths
+        after = self._json("installed_after.json")
+        return {(src, dst, channel): path for src, dst, channel, path in after["edges"]}, after["flows"]
 
     @cached_property
     def decisions(self) -> list[dict[str, Any]] | None:
@@ -269,8 +278,8 @@ def _capacity(seen: Recorded) -> dict[Hashable, float]:
 
 
 def _predicted_share(work: Workload, seen: Recorded) -> float | None:
-    """What max-min fairness on the installed paths would give the load."""
-    paths = [path for path in seen.flow_paths if path is not None]
+    """What max-min fairness on the installed paths, where they ended, would give the load."""
+    paths = [path for path in seen.last_paths[1] if path is not None]
     if len(paths) < len(work.flows):
         return None
     rates = max_min(paths, _capacity(seen), [flow.mbps for flow in work.flows])
@@ -278,11 +287,13 @@ def _predicted_share(work: Workload, seen: Recorded) -> float | None:
 
 
 def _predicted_ms(point: Point, work: Workload, seen: Recorded, schedule: Schedule, alpha_ms: float) -> float | None:
-    """The schedule played on the installed paths at max-min rates, the load beside it."""
-    if None in seen.edge_paths.values() or None in seen.flow_paths:
+    """The schedule played on the installed paths, where they ended, at max-min rates, the load beside it."""
+    edges, flows = seen.last_paths
+    paths: dict[Edge, list[str]] = {edge: path for edge, path in edges.items() if path is not None}
+    background = [path for path in flows if path is not None]
+    if len(paths) < len(edges) or len(background) < len(flows):
         return None
-    paths: dict[Edge, list[str]] = {edge: path for edge, path in seen.edge_paths.items() if path is not None}
-    return _played_ms(point, work, seen, schedule, alpha_ms, paths, [path for path in seen.flow_paths if path is not None])
+    return _played_ms(point, work, seen, schedule, alpha_ms, paths, background)
 
 
 def _played_ms(
@@ -462,14 +473,18 @@ def _moved_nothing(
     log = seen.decisions
     if log is None or any(count(log, kind, (-np.inf, window[1])) for kind in ("reroute", "reweight")):
         return None
+    if window[1] - window[0] < _TURNS_TO_ACT * point.poll_ms / 1000:
+        return None  # its loop is slower than what was measured: that is a result
     held = [line for line in log if line["event"] == "held" and window[0] <= line["t"] <= window[1]]
     if held:
         first = held[0]
-        return f"the controller moved nothing, though its policy wanted {len(held)} moves; the first, of {first['flow']}, was held: {first['reason']}"
+        wanted = f"its policy wanted {len(held)} moves; the first, of {first['flow']}, was held: {first['reason']}"
+        return f"the controller moved nothing, though {wanted}"
     slow, least = _slowdowns(point, work, seen, row)
     if slow > _WORTH_MOVING and slow > least * _WORTH_MOVING:
         what = "the collective" if work.schedules else "the slowest flow"
-        return f"the controller moved nothing, though on the installed paths {what} is {slow:.2f} times slower than ideal, and on other shortest ones {least:.2f}"
+        where = f"on the installed paths {what} is {slow:.2f} times slower than ideal, on other shortest ones {least:.2f}"
+        return f"the controller moved nothing, though {where}"
     return None
 
 

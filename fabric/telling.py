@@ -43,7 +43,9 @@ def _head(what: Explanation) -> Iterator[str]:
 def _work(what: Explanation) -> Iterator[str]:
     work, row = what.work, what.row
     if work.iteration is None:
-        share = f"{row.load_share_of_nb:.3f} of what one ideal switch would carry" if row.load_share_of_nb is not None else "no share, the row was refused"
+        share = "its row was refused, so no share is given"
+        if row.load_share_of_nb is not None:
+            share = f"{row.load_share_of_nb:.3f} of what one ideal switch would carry"
         yield f"The load ({row.load}) ran for {_time(work.time_ms)}: {share}. Times count from its begin."
         return
     beside = f", beside {row.load}" if row.load else ""
@@ -131,7 +133,8 @@ def _sharers(link: FullLink, slow: Slow | None) -> Iterator[str]:
     if not others:
         yield f"No other flow of the record crossed it at {_time(link.at_ms)}."
     else:
-        yield f"At {_time(link.at_ms)} it was shared with {len(others)} other flow{'s' * (len(others) != 1)}; max-min shares, were all flows sending:"
+        flows = f"{len(others)} other flow{'s' * (len(others) != 1)}"
+        yield f"At {_time(link.at_ms)} it was shared with {flows}; max-min shares, were all flows sending:"
         for one in [*([own] if own else []), *others][:_SHOWN]:
             yield f"  {_share(one)}"
         if len(link.sharers) > _SHOWN:

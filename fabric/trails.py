@@ -82,7 +82,7 @@ def trail(
 
     `flow` is the packet in ovs-ofctl's words, by default the first segment of a TCP connection.
     """
-    path, flow = [fabric.ports_of[src][0]], _segment(fabric, src, dst)
+    path, flow = [fabric.ports_of[src][0]], flow or _segment(fabric, src, dst)
     seen: set[tuple[Port, str]] = set()
     while True:
         here = fabric.peer[path[-1]]

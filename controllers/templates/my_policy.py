@@ -1,6 +1,6 @@
 """A policy to copy: no Ryu, no clock, only a view and the answer to it.
 
-Run it by `controller: {use: adaptive, policy: ./my_policy.py:MyPolicy}`.
+Run it by `controller: {use: adaptive, policy: ./my_policy.py}`.
 """
 
 from fabric.paths import Path

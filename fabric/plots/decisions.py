@@ -157,7 +157,7 @@ def _draw_changes(axis: Any, heat: Heat, changes: Sequence[_Change]) -> None:
     row = {port.interface: n + 0.5 for n, port in enumerate(heat.ports)}
     for one in changes:
         colour, size = ("red", 8) if one.seen_by == "event" else ("magenta", 4)
-        axis.plot(one.at_s, row[one.interface], marker=MARKS[one.what], ms=size, mfc=colour, mec="white", mew=0.6, ls="", zorder=5)
+        axis.plot(one.at_s, row[one.interface], marker=MARKS[one.what], ms=size, mfc=colour, mec="white", mew=0.6, zorder=5)
 
 
 def _explain_marks(figure: Any, befell: Sequence[str]) -> None:

@@ -260,10 +260,11 @@ def test_the_order_does_not_depend_on_who_was_seen_first(table: FlowTable) -> No
 
 
 def test_flows_that_are_gone_are_forgotten_once_they_sleep(table: FlowTable) -> None:
-    """Those the switches still know stay, and so do active ones."""
+    """Those that a switch has mentioned lately stay, and so do active ones."""
     for port, t in ((1, 0.0), (2, 0.0), (3, 100.0)):
         table.note(key("h0", "h1", port), t, "syn")
-    table.forget(lambda record: record.key.src_port == 1, 100.0)
+    table.counted(key("h0", "h1", 1), 0, 80.0)
+    table.forget(100.0, 50.0)
     assert sorted(flow.src_port for flow in table.records) == [1, 3]
 
 

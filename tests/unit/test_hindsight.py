@@ -90,7 +90,13 @@ def test_a_log_without_moves_counts_0_and_no_log_nothing(point: Point, work: Wor
 
 
 def test_nothing_moved_where_a_move_would_have_helped_is_refused(point: Point, work: Workload, folder: Path) -> None:
-    """The recorded ECMP paths collide: by other shortest ones the ring would be faster."""
+    """Three flows on one uplink of pod 3's first aggregation switch, a ring's edge among them: they could be apart."""
+    data = json.loads((folder / "installed.json").read_text())
+    up = ["p3e1-eth3", "p3a0-eth4"]
+    data["edges"][2][3] = ["p3e1h1-eth0", *up, "g0c1-eth1", "p0a0-eth2", "p0e1-eth2"]
+    data["flows"][2] = ["p3e0h1-eth0", "p3e0-eth3", up[1], "g0c1-eth2", "p1a0-eth1", "p1e0-eth2"]
+    data["flows"][3] = ["p3e1h1-eth0", *up, "g0c1-eth2", "p1a0-eth2", "p1e1-eth2"]
+    (folder / "installed.json").write_text(json.dumps(data))
     refused = the_row(point, work, folder).refused
     assert refused is not None
     assert refused.startswith("the controller moved nothing, though on the installed paths the collective is ")

@@ -58,6 +58,7 @@ def texts(folder: Path, name: str) -> str:
 
 def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     """Without a name all figures that apply are drawn, each as PNG, 8 inches at 150 dots wide, as SVG and as CSV."""
+    decide(folder, move(1.0, "g0c0", "g0c1"))
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
@@ -209,6 +210,77 @@ def test_the_title_is_the_question(folder: Path) -> None:
     assert "<!-- run -->" in texts(folder, "load-share")
 
 
+TWO_LEVEL = "stride-two-level-r1"
+
+
+def decide(folder: Path, *lines: dict[str, Any]) -> None:
+    """Give the two-level arm's first repeat a decision log."""
+    (folder / "points" / TWO_LEVEL / "controller" / "decisions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def move(at_s: float, old: str, new: str, flow: str = "10.0.0.2:1>10.1.0.2:2") -> dict[str, Any]:
+    """A reroute from p0e0h0 to p1e0h0, from one core switch to another; seconds from the first sample."""
+    (begin,) = (json.loads(line)["t"] for line in [queue_lines(GOLDEN)[1]])
+    paths = [
+        ["p0e0h0-eth0", f"p0e0-eth{3 + int(core[1])}", f"p0a{core[1]}-eth{3 + int(core[3])}", f"{core}-eth2", f"p1a{core[1]}-eth1", "p1e0-eth1"]
+        for core in (old, new)
+    ]
+    return {
+        "event": "reroute", "t": begin + at_s, "tick": 1, "flow": flow, "src": "p0e0h0", "dst": "p1e0h0", "old": paths[0],
+        "new": paths[1], "signal": "syn", "mbps": None, "reason": "its fullest link was full", "numbers": {},
+    }  # fmt: skip
+
+
+def queue_lines(folder: Path) -> list[str]:
+    return (folder / "points" / TWO_LEVEL / "telemetry" / "queues.jsonl").read_text().splitlines()
+
+
+def test_decisions_are_drawn_where_the_two_paths_part(folder: Path) -> None:
+    """At the edge switch where they use another aggregation switch, above it where only the core differs."""
+    decide(folder, move(1.0, "g0c0", "g1c1"), move(2.0, "g0c0", "g0c1"))
+    draw(folder, "decisions")
+    lines = table(folder, "decisions")
+    assert [(line["what"], float(line["at_s"]), line["left"], line["taken"]) for line in lines] == [
+        ("move", 1.0, "p0e0-eth3", "p0e0-eth4"), ("move", 2.0, "p0a0-eth3", "p0a0-eth4"),
+    ]  # fmt: skip
+    assert {(line["variant"], line["point"], line["reason"]) for line in lines} == {("two-level", TWO_LEVEL, "its fullest link was full")}
+
+
+def test_a_move_off_a_path_that_was_not_known_has_only_its_new_link(folder: Path) -> None:
+    """A log says null where only a switch's hash knew the path."""
+    decide(folder, {**move(1.0, "g0c0", "g1c1"), "old": None})
+    draw(folder, "decisions")
+    assert [(line["left"], line["taken"]) for line in table(folder, "decisions")] == [("", "p0e0-eth4")]
+
+
+def test_what_befell_links_is_on_the_map(folder: Path) -> None:
+    """Events of the experiment and what the controller saw, of links between switches; a host's link has no row."""
+    lines = [{"event": "link", "t": move(3.0, "g0c0", "g0c1")["t"], "port": port, "up": False} for port in ("p0a0-eth3", "p0e0-eth1")]
+    decide(folder, *lines)
+    draw(folder, "decisions")
+    assert [(line["what"], line["left"], line["reason"]) for line in table(folder, "decisions")] == [("down", "p0a0-eth3", "controller down")]
+    assert "<!-- link down -->" in texts(folder, "decisions")
+
+
+def test_only_links_between_switches_that_were_used_have_a_row(folder: Path) -> None:
+    """A link that carried nothing, and no mark, is left out; its name stands at its row."""
+    queues = folder / "points" / TWO_LEVEL / "telemetry" / "queues.jsonl"
+    header, *samples = [json.loads(line) for line in queues.read_text().splitlines()]
+    for line in samples:
+        line["sent_bytes"][header["interfaces"].index("p3a1-eth4")] = 0
+    queues.write_text("".join(json.dumps(line) + "\n" for line in (header, *samples)))
+    decide(folder, move(1.0, "g0c0", "g1c1"))
+    draw(folder, "decisions")
+    drawn = texts(folder, "decisions")
+    assert "<!-- p3a1 &gt; g1c0 -->" in drawn and "<!-- p3a1 &gt; g1c1 -->" not in drawn
+
+
+def test_a_run_without_a_decision_log_has_no_such_figure(folder: Path) -> None:
+    """ECMP decides nothing; the error says what is needed."""
+    with pytest.raises(RequestError, match=r"decision log .controller/decisions.jsonl.: figure decisions needs some"):
+        draw(folder, "decisions")
+
+
 def load_alone(row: Row) -> bool:
     return row.collective is None
 
@@ -229,7 +301,7 @@ def all_refused(row: Row) -> bool:
             "no rows with a collective and its time: figure latency needs some; this folder offers no figure",
         ),
         (all_refused, {}, "nothing to draw in 1 rows; accepted: a folder with results"),
-        (load_alone, {"figure": "pie"}, "figure 'pie': no such figure; accepted: latency, load-share, utilisation"),
+        (load_alone, {"figure": "pie"}, "figure 'pie': no such figure; accepted: latency, load-share, utilisation, decisions"),
         (load_alone, {"point": "r9"}, "no rows of point 'r9'; accepted: stride-ecmp-r1, stride-ecmp-r2, "),
     ],
 )  # fmt: skip

@@ -508,9 +508,9 @@ def test_every_group_that_a_rule_names_is_there(k: int) -> None:
         named = {action.group for rule in steering.rules(switch) for action in rule.actions if isinstance(action, ToGroup)}
         assert named <= there
         ports = {port.number for port in steering.fabric.ports_of[switch.name]}
-        for group, bucket in ((group, bucket) for group in steering.groups(switch) for bucket in group.buckets):
+        for number_of, bucket in ((group.number, bucket) for group in steering.groups(switch) for bucket in group.buckets):
             outs = [action.port for action in bucket.actions if isinstance(action, Output)]
-            assert bucket.watch in ports and outs in ([bucket.watch], []), group.number
+            assert bucket.watch in ports and outs in ([bucket.watch], []), number_of
 
 
 def test_rules_overlap_only_by_priority() -> None:

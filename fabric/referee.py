@@ -1,0 +1,59 @@
+"""Looks over a policy's answer before it reaches a switch: anyone's policy may be plugged in, and may be wrong.
+
+Comes in: the `View` it was given and its actions. Goes out: those that may be done, and why the others may not. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fabric.errors import RequestError
+from fabric.labels import label_of
+from fabric.policy import Action, FlowKey, FlowView, Reroute, Reweight, View
+
+__all__ = ["Held", "referee"]
+
+Held = tuple[Action, str]
+
+
+def referee(view: View, actions: Iterable[Action]) -> tuple[list[Action], list[Held]]:
+    """The actions that may be done, in order, and the rest, each with the reason."""
+    flows = {flow.key: flow for flow in view.flows}
+    done: set[object] = set()
+    allowed: list[Action] = []
+    held: list[Held] = []
+    for action in actions:
+        why = _against_reroute(view, flows, action) if isinstance(action, Reroute) else _against_reweight(view, action)
+        what = action.flow if isinstance(action, Reroute) else (action.switch, action.group)
+        if why is None and what in done:
+            why = "it was moved already in this tick"
+        if why is None:
+            done.add(what)
+            allowed.append(action)
+        else:
+            held.append((action, why))
+    return allowed, held
+
+
+def _against_reroute(view: View, flows: dict[FlowKey, FlowView], action: Reroute) -> str | None:
+    flow = flows.get(action.flow)
+    if flow is None:
+        return "no active flow is called so"
+    if not flow.movable:
+        return "it was moved a moment ago"
+    if action.path not in view.paths(flow.src, flow.dst):
+        return "its path is not among those offered"
+    try:
+        label_of(action.path)
+    except RequestError as err:
+        return str(err)
+    return None
+
+
+def _against_reweight(view: View, action: Reweight) -> str | None:
+    present = view.groups.get((action.switch, action.group))
+    if present is None:
+        return "there is no such group of paths"
+    if len(action.weights) != len(present) or min(action.weights, default=0) < 0 or not sum(action.weights) > 0:
+        return f"got weights {list(action.weights)}; accepted: {len(present)} whole numbers from 0, not all 0"
+    return None
