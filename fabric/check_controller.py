@@ -81,7 +81,7 @@ def request(
         defect = str(err)
     else:
         _refuse("--set", parameters, takes)
-    return Request(controller, source, parameters, asked, max_rules, poll_ms, defect)
+    return Request(controller, source, plugins.rooted(parameters, base), asked, max_rules, poll_ms, defect)
 
 
 def _fabric(text: str, base: Path) -> Fabric:

@@ -121,7 +121,7 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
 def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     control = controller_process(
-        folder / "controller", point.fabric, app=source.module, parameters=_parameters(point),
+        folder / "controller", point.fabric, app=source.module, parameters=plugins.rooted(point.controller.params, point.base),
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
         hints=place.folder / _HINTS if point.collective and point.collective.hints else None,
     )  # fmt: skip
@@ -138,15 +138,6 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[
         net.connect(ControllerAddress(_CONTROLLER_PORT))
         controller.wait_ready()
         yield _Running(point, work, folder, ovs, net, controller, place.folder)
-
-
-def _parameters(point: Point) -> dict[str, Any]:
-    """The controller's parameters; a policy in a file gets its whole path, as the controller knows no experiment."""
-    parameters = dict(point.controller.params)
-    policy = parameters.get("policy")
-    if isinstance(policy, str) and "/" in policy:
-        parameters["policy"] = str((point.base / policy).resolve())
-    return parameters
 
 
 def _idle_rtt_ms(up: _Running) -> float:

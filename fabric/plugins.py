@@ -23,7 +23,7 @@ from typing import Any
 from fabric.errors import RequestError
 from fabric.policy import Policy
 
-__all__ = ["KINDS", "Source", "controller_parameters", "defines", "find", "load", "load_policy", "names"]
+__all__ = ["KINDS", "Source", "controller_parameters", "defines", "find", "load", "load_policy", "names", "rooted"]
 
 KINDS = {
     "topology": "fabriclab.topologies",
@@ -98,6 +98,14 @@ def load_policy(spelling: str, base: Path, options: Mapping[str, Any]) -> Policy
     except (TypeError, ValueError) as err:
         raise RequestError(f"policy {spelling!r}: got the options {dict(options)}: {err}; accepted: {inspect.signature(make)}; mend them") from err
     return policy
+
+
+def rooted(parameters: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """A controller's parameters with a policy's file by its whole path, as the controller's folder is elsewhere."""
+    policy = parameters.get("policy")
+    if not isinstance(policy, str) or not ("/" in policy or ".py" in policy):
+        return dict(parameters)
+    return {**parameters, "policy": str((base / policy).resolve())}
 
 
 def controller_parameters(source: Source) -> dict[str, Any] | None:
