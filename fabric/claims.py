@@ -14,7 +14,7 @@ import numpy as np
 
 from fabric.results import Row
 
-__all__ = ["MEASURES", "Claim", "Interval", "claims", "interval"]
+__all__ = ["MEASURES", "Claim", "Interval", "claims", "interval", "paired"]
 
 MEASURES = ("slowdown", "load_share_of_nb")
 _RESAMPLES = 10_000
@@ -60,6 +60,20 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
                 passed = interval([value for level, value in values if level == "PASS"])
                 found.append(Claim(variant, nbytes, measure, verdicts, passed, interval([value for _, value in values])))
     return found
+
+
+def paired(rows: Sequence[Row], over: str, under: str, measure: str) -> tuple[Interval | None, Interval | None]:
+    """The mean of the ratios `over` / `under` of two variants, seed by seed (and size by size): of PASS pairs, and of all.
+
+    Both arms of a pair have the same placement, load and source ports, so that chance is the same in both.
+    """
+    found: dict[tuple[int, int | None], dict[str, Row]] = {}
+    for row in rows:
+        if row.variant in (over, under) and getattr(row, measure):
+            found.setdefault((row.seed, row.nbytes), {})[row.variant] = row
+    pairs = [(pair[over], pair[under]) for pair in found.values() if len(pair) == 2]
+    ratios = [(getattr(a, measure) / getattr(b, measure), a.fidelity == b.fidelity == "PASS") for a, b in pairs]
+    return interval([ratio for ratio, passed in ratios if passed]), interval([ratio for ratio, _ in ratios])
 
 
 def interval(values: Sequence[float]) -> Interval | None:

@@ -64,9 +64,12 @@ def listen(path: Path) -> socket.socket:
 
 
 def serve(listener: socket.socket, place: Callable[[list[Announced]], int]) -> None:
-    """Answer announcements one after another with `place`, for the process's life; what is no announcement is ignored."""
+    """Answer announcements one after another with `place` until the listener is closed; what is none is ignored."""
     while True:
-        channel, _ = listener.accept()
+        try:
+            channel, _ = listener.accept()
+        except OSError:
+            return
         with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             flows = [Announced(**item) for item in json.loads(_line(channel))["flows"]]
             channel.sendall(json.dumps({"placed": place(flows)}).encode() + b"\n")

@@ -49,6 +49,7 @@ ARM_KEYS = (  # what a row says of its arm, but for its load
 )  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
+_LEGEND_LETTERS = 95  # a line of the legend: more would run out of the figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def put_legend(figure: Any, looks: Iterable[Look], rows: Sequence[Row], *more: L
         entries.append(Line2D([], [], ls="", marker="x", color=GREY, label="FAIL"))
     entries += more
     widths = [8 + len(str(entry.get_label())) for entry in entries]  # in letters, with the sample before it
-    columns = len(entries) if sum(widths) <= 120 else max(1, 120 // max(widths))
+    columns = len(entries) if sum(widths) <= _LEGEND_LETTERS else max(1, _LEGEND_LETTERS // max(widths))
     figure.legend(handles=entries, loc="outside upper left", ncols=columns, alignment="left")
 
 

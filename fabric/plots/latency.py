@@ -45,8 +45,11 @@ def _latency(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     lines: list[tuple[Any, ...]] = []
     for axis, title in zip(lay_out(figure, list(panels), 3, 3.4), panels, strict=True):
         here = [row for row in shown if load_of(row) == title]
-        for arm, mine in grouped(here, lambda row: arms[row.variant]).items():
-            lines += _latency_arm(axis, looks[arm], mine)
+        found = grouped(here, lambda row: arms[row.variant])
+        one_size = len({row.nbytes for row in rows}) == 1
+        for number, (arm, mine) in enumerate(found.items()):
+            aside = 2 ** (1.5 * ((number + 0.5) / len(found) - 0.5)) if one_size else 1.0
+            lines += _latency_arm(axis, looks[arm], mine, aside)
         _ideal(axis, grouped(here, lambda row: arms[row.variant]), looks)
         _size_axis(axis, sorted({int(row.nbytes or 0) for row in rows}))
         axis.set_xlabel("size")
@@ -60,15 +63,15 @@ def _latency(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     return Table(columns, tuple(lines)), reading
 
 
-def _latency_arm(axis: Any, look: Look, rows: Sequence[Row]) -> Iterator[tuple[Any, ...]]:
-    """One arm's line, bars and dots; yields a line of the table for every row."""
+def _latency_arm(axis: Any, look: Look, rows: Sequence[Row], aside: float) -> Iterator[tuple[Any, ...]]:
+    """One arm's line, bars and dots, drawn at `aside` times the size; yields a line of the table for every row."""
     medians = {}
     for nbytes, mine in sorted(grouped(rows, lambda row: row.nbytes).items()):
         times = np.array([row.p50_ms for row in mine], np.float64)
         low, mean, high = float(times.min()), float(times.mean()), float(times.max())
         medians[nbytes] = float(np.median(times))
-        axis.plot([nbytes, nbytes], [low, high], color=look.colour, lw=5, alpha=0.3, solid_capstyle="butt")
-        draw_dots(axis, [nbytes] * len(mine), times.tolist(), mine, look)
+        axis.plot([nbytes * aside] * 2, [low, high], color=look.colour, lw=5, alpha=0.3, solid_capstyle="butt")
+        draw_dots(axis, [nbytes * aside] * len(mine), times.tolist(), mine, look)
         for row in mine:
             told = (load_of(row), row.variant, nbytes, row.repeat, row.seed, row.fidelity, row.p50_ms, row.ideal_ms)
             yield (*told, medians[nbytes], mean, low, high)
@@ -87,8 +90,10 @@ def _ideal(axis: Any, rows_of: Mapping[str, Sequence[Row]], looks: Mapping[str, 
     same = all(size in longest and abs(ideal / longest[size] - 1) < 0.05 for size, ideal in every)
     for arm, curve in {"": longest}.items() if same else curves.items():
         colour = GREY if same else looks[arm].colour
-        alone = {"marker": "_", "ms": 16} if len(curve) == 1 else {}
-        axis.plot(list(curve), list(curve.values()), color=colour, ls="--", lw=1.2, zorder=2, **alone)
+        x, y = list(curve), list(curve.values())
+        if len(curve) == 1:  # a line over all arms, which stand side by side
+            x, y = [x[0] // 2, x[0] * 2], y * 2
+        axis.plot(x, y, color=colour, ls="--", lw=1.2, zorder=2)
 
 
 def _size_axis(axis: Any, sizes: Sequence[int]) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from fabric.events import Happened, read_happened
+from fabric.prober import PAYLOAD_BYTES
 
 pytestmark = pytest.mark.emulation
 
-PROBE_MBPS = 1000 * (14 + 20 + 8 + 64) * 8e-6  # on each direction of the link: Ethernet, IPv4, UDP and the payload
+PROBE_MBPS = 1000 * (14 + 20 + 8 + PAYLOAD_BYTES) * 8e-6  # on each direction of the link: Ethernet, IPv4, UDP and the payload
 
 # Two switches and one link between them: whoever loses it has no other way.
 LINE = """

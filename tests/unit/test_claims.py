@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fabric.claims import claims, interval
+from fabric.claims import claims, interval, paired
 from fabric.results import Row
 
 
@@ -46,3 +48,23 @@ def test_passed_and_all_rows_are_claimed_apart_and_refused_ones_counted() -> Non
     assert claim.passed is not None and claim.passed.mean == pytest.approx(0.65)
     assert claim.all is not None and claim.all.mean == pytest.approx(1.4 / 3)
     assert (claim.passed.n, claim.all.n) == (2, 3)
+
+
+def timed(variant: str, seed: int, p50_ms: float | None, fidelity: str = "PASS") -> Row:
+    """A row of a collective."""
+    return replace(row(seed, None, fidelity), variant=variant, p50_ms=p50_ms)
+
+
+def test_paired_ratios_are_taken_seed_by_seed() -> None:
+    """A pair needs both arms; PASS pairs need two PASS rows; what has no figure has no ratio."""
+    rows = [
+        timed("a", 1, 4.0), timed("b", 1, 2.0),
+        timed("a", 2, 9.0), timed("b", 2, 3.0, "WARN"),
+        timed("a", 3, 5.0), timed("b", 4, 5.0),
+        timed("a", 5, None), timed("b", 5, 5.0),
+        timed("c", 1, 100.0),
+    ]  # fmt: skip
+    passed, every = paired(rows, "a", "b", "p50_ms")
+    assert passed is not None and (passed.n, passed.mean) == (1, 2.0)
+    assert every is not None and (every.n, every.mean) == (2, 2.5)
+    assert paired(rows, "a", "nobody", "p50_ms") == (None, None)
