@@ -15,9 +15,9 @@ from typing import Any
 from fabric.decisions import count
 from fabric.errors import RequestError
 from fabric.fullest import FullLink, fullest
+from fabric.recorded import Recorded
 from fabric.results import Row, RunFolder, read_rows
 from fabric.slowest import Slow, Work, carried, load_window, slowest_edge, slowest_flow, slowest_iteration
-from fabric.summary import Recorded
 from fabric.tracks import Stream, Tracks, Window, nodes
 
 __all__ = ["Explanation", "Move", "explain"]

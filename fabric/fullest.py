@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fabric.summary import Recorded
+from fabric.recorded import Recorded
 from fabric.tracks import Span, Stream, Tracks, Window, nodes
 
 __all__ = ["FULL", "FullLink", "Share", "fullest"]

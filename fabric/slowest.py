@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from fabric.fluid import max_min
 from fabric.ideal import TCP_IP_HEADERS, ideal_ms
+from fabric.recorded import Recorded
 from fabric.schedule import Connection, Schedule
-from fabric.summary import Recorded
 from fabric.telemetry import Queues
 from fabric.tracks import Stream, Tracks, Window, nodes
 

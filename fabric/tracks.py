@@ -17,7 +17,7 @@ import numpy as np
 
 from fabric.decisions import read_decisions
 from fabric.fluid import max_min
-from fabric.summary import Recorded
+from fabric.recorded import Recorded
 
 __all__ = ["Names", "Span", "Stream", "Tracks", "Window", "nodes"]
 

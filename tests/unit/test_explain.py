@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fabric.cli import app
 from fabric.errors import RequestError
 from fabric.explain import explain
-from fabric.summary import Recorded
+from fabric.recorded import Recorded
 from fabric.telling import told
 from fabric.tracks import Tracks
 

@@ -47,6 +47,11 @@ def the_row(point: Point, work: Workload, folder: Path) -> Row:
     return row
 
 
+def polled(point: Point, poll_ms: int) -> Point:
+    """The point with another period of the controller's loop."""
+    return replace(point, controller=point.controller.model_copy(update={"poll_ms": poll_ms}))
+
+
 def measured(folder: Path) -> tuple[float, float]:
     """The release of the first measured iteration, and the end of the last."""
     records = [json.loads(line) for line in (folder / "traffic" / "records.jsonl").read_text().splitlines()]
@@ -97,9 +102,10 @@ def test_nothing_moved_where_a_move_would_have_helped_is_refused(point: Point, w
     data["flows"][2] = ["p3e0h1-eth0", "p3e0-eth3", up[1], "g0c1-eth2", "p1a0-eth1", "p1e0-eth2"]
     data["flows"][3] = ["p3e1h1-eth0", *up, "g0c1-eth2", "p1a0-eth2", "p1e1-eth2"]
     (folder / "installed.json").write_text(json.dumps(data))
-    refused = the_row(point, work, folder).refused
+    refused = the_row(polled(point, 10), work, folder).refused
     assert refused is not None
     assert refused.startswith("the controller moved nothing, though on the installed paths the collective is ")
+    assert the_row(polled(point, 5000), work, folder).refused is None, "a loop slower than what was measured is a result"
 
 
 def test_nothing_moved_where_nothing_would_have_helped_is_reported(point: Point, work: Workload, folder: Path) -> None:

@@ -1,0 +1,82 @@
+"""What theory says of a point that ran: max-min rates and played schedules on the paths that were installed.
+
+Comes in: a point's record. Goes out: predicted times and shares. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import networkx as nx
+import numpy as np
+
+from fabric.experiment import Point
+from fabric.fluid import max_min, play, share_of_nonblocking
+from fabric.graph import Fabric
+from fabric.ideal import TCP_IP_HEADERS
+from fabric.recorded import Recorded
+from fabric.schedule import Schedule
+from fabric.workload import Edge, Workload
+
+__all__ = ["burst_bytes", "capacity_of", "played_ms", "predicted_ms", "predicted_share", "slowest_slowdown", "switches_between_ends"]
+
+_NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a number
+
+
+def capacity_of(seen: Recorded) -> dict[Hashable, float]:
+    """Payload rates of all interfaces."""
+    nominal = seen.network["payload_mbps"]
+    slowest = min(seen.mbps.values())
+    return {name: nominal * mbps / slowest for name, mbps in seen.mbps.items()}
+
+
+def predicted_share(work: Workload, seen: Recorded) -> float | None:
+    """What max-min fairness on the installed paths, where they ended, would give the load."""
+    paths = [path for path in seen.last_paths[1] if path is not None]
+    if len(paths) < len(work.flows):
+        return None
+    rates = max_min(paths, capacity_of(seen), [flow.mbps for flow in work.flows])
+    return share_of_nonblocking(rates, work.flows, seen.network["payload_mbps"])
+
+
+def predicted_ms(point: Point, work: Workload, seen: Recorded, schedule: Schedule, alpha_ms: float) -> float | None:
+    """The schedule played on the installed paths, where they ended, at max-min rates, the load beside it."""
+    edges, flows = seen.last_paths
+    paths: dict[Edge, list[str]] = {edge: path for edge, path in edges.items() if path is not None}
+    background = [path for path in flows if path is not None]
+    if len(paths) < len(edges) or len(background) < len(flows):
+        return None
+    return played_ms(point, work, seen, schedule, alpha_ms, paths, background)
+
+
+def played_ms(
+    point: Point, work: Workload, seen: Recorded, schedule: Schedule, alpha_ms: float,
+    paths: Mapping[Edge, list[str]], background: Sequence[list[str]],
+) -> float:  # fmt: skip
+    """The schedule played on some paths at max-min rates, the load beside it on some others."""
+    far = switches_between_ends(point.fabric, seen)
+    # α was measured over one switch; each further one adds what the idle ping says a switch takes.
+    per_switch = seen.network["idle_rtt_ms"] / 2 / far
+    alpha = alpha_ms + per_switch * float(np.mean([len(path) - 2 for path in paths.values()]))
+    return play(
+        schedule, lambda src, dst, channel: paths[src, dst, channel], capacity_of(seen), alpha,
+        background, [flow.mbps for flow in work.flows], burst_bytes(point),
+    ).end_ms  # fmt: skip
+
+
+def burst_bytes(point: Point) -> int:
+    """The payload of a shaper's bucket, which holds one full frame."""
+    return point.links.mtu - TCP_IP_HEADERS
+
+
+def switches_between_ends(fabric: Fabric, seen: Recorded) -> int:
+    """How many switches the idle ping crossed, at least: those on a shortest path between the first and last host."""
+    return int(nx.shortest_path_length(fabric.graph, fabric.hosts[0].name, fabric.hosts[-1].name)) - 1
+
+
+def slowest_slowdown(rates: Sequence[float], work: Workload, mbps: float) -> float:
+    """The largest ratio, over flows, of the max-min rate on one ideal switch to the rate that it got."""
+    paths = [((flow.src, "out"), (flow.dst, "in")) for flow in work.flows]
+    capacity: dict[Hashable, float] = {link: mbps for path in paths for link in path}
+    ideal = max_min(paths, capacity, [flow.mbps for flow in work.flows])
+    return float((ideal / np.maximum(rates, _NOTHING_MBPS)).max())

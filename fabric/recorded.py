@@ -1,0 +1,103 @@
+"""A point's folder, read: what its processes wrote, each part when it is first asked for.
+
+Comes in: a folder. Goes out: `Recorded`, which summaries, refusals and explanations share.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fabric.decisions import read_decisions
+from fabric.events import Happened, read_happened
+from fabric.graph import Fabric
+from fabric.telemetry import Queues, read_queues
+from fabric.workload import Edge
+
+__all__ = ["Recorded", "fabric_of", "spine_ports"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A point's folder, read: `records` of the traffic, `network`, `installed` paths, telemetry."""
+
+    folder: Path
+
+    def _json(self, name: str) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.folder / name).read_text())
+        return data
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The traffic's record lines."""
+        return [json.loads(line) for line in (self.folder / "traffic" / "records.jsonl").read_text().splitlines()]
+
+    @cached_property
+    def network(self) -> dict[str, Any]:
+        """network.json."""
+        return self._json("network.json")
+
+    @cached_property
+    def edge_paths(self) -> dict[Edge, list[str] | None]:
+        """The installed path of each of the collective's connections."""
+        return {(src, dst, channel): path for src, dst, channel, path in self._json("installed.json")["edges"]}
+
+    @cached_property
+    def flow_paths(self) -> list[list[str] | None]:
+        """The installed path of each background flow."""
+        paths: list[list[str] | None] = self._json("installed.json")["flows"]
+        return paths
+
+    @cached_property
+    def last_paths(self) -> tuple[dict[Edge, list[str] | None], list[list[str] | None]]:
+        """Both as they were when the traffic had ended, where the controller moves flows; else as they were before."""
+        if not (self.folder / "installed_after.json").is_file():
+            return self.edge_paths, self.flow_paths
+        after = self._json("installed_after.json")
+        return {(src, dst, channel): path for src, dst, channel, path in after["edges"]}, after["flows"]
+
+    @cached_property
+    def decisions(self) -> list[dict[str, Any]] | None:
+        """The controller's decision log; None where it keeps none."""
+        there = (self.folder / "controller" / "decisions.jsonl").is_file()
+        return read_decisions(self.folder / "controller") if there else None
+
+    @cached_property
+    def queues(self) -> Queues:
+        """The sampled queues."""
+        return read_queues(self.folder / "telemetry" / "queues.jsonl")
+
+    @cached_property
+    def mbps(self) -> dict[str, float]:
+        """The configured rate of every interface."""
+        return {name: shape["mbps"] for name, shape in self.network["shapes"].items()}
+
+    @cached_property
+    def happened(self) -> list[Happened]:
+        """The timed events, as they happened."""
+        return read_happened(self.folder / "events.jsonl")
+
+    def event(self, kind: str) -> list[dict[str, Any]]:
+        """The record lines of one kind."""
+        return [record for record in self.records if record["event"] == kind]
+
+    @cached_property
+    def sockets(self) -> list[dict[str, Any]]:
+        """What every socket reported at the end."""
+        return [end for record in self.event("sockets") for end in record["sockets"]]
+
+
+def fabric_of(seen: Recorded) -> Fabric:
+    return Fabric.from_json(json.loads((seen.folder / "controller" / "topology.json").read_text()))
+
+
+def spine_ports(seen: Recorded) -> frozenset[str]:
+    """The interfaces of the switches farthest from the hosts."""
+    fabric = fabric_of(seen)
+    top = max(fabric.level[switch.name] for switch in fabric.switches)
+    return frozenset(
+        port.interface for switch in fabric.switches if fabric.level[switch.name] == top for port in fabric.ports_of[switch.name]
+    )

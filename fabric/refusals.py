@@ -1,0 +1,166 @@
+"""Results that would say nothing: each reason for which a row is refused instead of reported.
+
+Comes in: a point, its record and a row. Goes out: the reason, in words, or None. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fabric.decisions import count
+from fabric.events import expand
+from fabric.experiment import Point
+from fabric.fluid import max_min
+from fabric.hindsight import better_paths
+from fabric.load import Flow
+from fabric.predictions import capacity_of, played_ms, slowest_slowdown
+from fabric.recorded import Recorded, fabric_of, spine_ports
+from fabric.results import Row
+from fabric.workload import Workload
+
+__all__ = ["moved_nothing", "refusal"]
+
+_ACCOUNTED = 0.98  # of the ideal: nothing real is faster
+_REFERENCE = 0.97
+_WORTH_MOVING = 1.1  # times slower than it could be: less is within what the model misses
+_TURNS_TO_ACT = 3
+_ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no hashing
+
+
+def refusal(point: Point, work: Workload, seen: Recorded, row: Row) -> str | None:
+    """Why the row would say nothing; None when it may be reported."""
+    checks: Sequence[str | None] = (
+        _shapers_differ(seen), _sysctls_differ(point, seen), _sockets_differ(point, seen), _telemetry_is_empty(seen),
+        _events_are_missing(point, seen), _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
+        _blocking_reference(row),
+    )  # fmt: skip
+    return next((reason for reason in checks if reason), None)
+
+
+def _shapers_differ(seen: Recorded) -> str | None:
+    found = seen.network["differences"]
+    return f"{len(found)} shapers are not what was asked, the first: {found[0]}" if found else None
+
+
+def _sysctls_differ(point: Point, seen: Recorded) -> str | None:
+    name = "net.ipv4.tcp_congestion_control"
+    for host, values in seen.network["host_sysctls"].items():
+        if values[name] != point.transport.tcp:
+            return f"{host} has {name}={values[name]}, asked for {point.transport.tcp}"
+    return None
+
+
+def _sockets_differ(point: Point, seen: Recorded) -> str | None:
+    other = {end["tcp"] for end in seen.sockets} - {point.transport.tcp}
+    if not seen.sockets:
+        return "no socket reported its congestion control"
+    return f"sockets used {', '.join(sorted(other))}, asked for {point.transport.tcp}" if other else None
+
+
+def _telemetry_is_empty(seen: Recorded) -> str | None:
+    if len(seen.queues.t) < 2:
+        return "telemetry is empty: the sampler recorded no two samples"
+    if not seen.queues.sent_bytes[-1].any():
+        return "telemetry is empty: no interface carried a byte"
+    counters = seen.folder / "controller" / "ports.jsonl"
+    if not counters.is_file() or not counters.stat().st_size:
+        return "telemetry is empty: no switch answered for its port counters"
+    return None
+
+
+def _events_are_missing(point: Point, seen: Recorded) -> str | None:
+    """A failure that never came proves nothing."""
+    asked = expand(point.events)
+    if len(seen.happened) >= len(asked):
+        return None
+    missing = asked[len(seen.happened)]
+    return f"{len(asked) - len(seen.happened)} events never happened, the first: {missing.words()}; the traffic had ended before"
+
+
+def _sum_is_wrong(row: Row) -> str | None:
+    return f"{row.wrong} elements of the result are wrong" if row.wrong else None
+
+
+def _bytes_are_missing(point: Point, work: Workload, seen: Recorded) -> str | None:
+    """Every connection of the collective must have carried what the schedules say, in every iteration."""
+    if point.collective is None:
+        flows = seen.event("flows")[0]["flows"]
+        silent = sum(1 for flow in flows.values() if not flow["nbytes"][-1])
+        return f"{silent} of {len(flows)} flows delivered nothing" if silent else None
+    rounds = point.collective.iterations + point.collective.warmup
+    due = sum(transfer.nbytes for schedule in work.schedules for transfer in schedule.transfers) * rounds
+    got = sum(end["bytes_received"] for end in seen.sockets if end["kind"] == "collective" and end["role"] == "receiver")
+    return f"{got} bytes arrived, expected {due}" if got != due else None
+
+
+def _one_path(row: Row, seen: Recorded) -> str | None:
+    """An ECMP arm that sends every multi-path flow the same way does not hash."""
+    if row.controller != "ecmp":
+        return None
+    paths = [path for path in (*seen.edge_paths.values(), *seen.flow_paths) if path is not None and len(path) > 4]
+    spines = {name for path in paths for name in path if name in spine_ports(seen)}
+    used = {name.rpartition("-")[0] for name in spines}
+    if len(paths) >= _ENOUGH_FLOWS and len(used) == 1:
+        return f"ecmp put all {len(paths)} multi-path flows through {used.pop()}: it does not hash"
+    return None
+
+
+def moved_nothing(
+    point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float]
+) -> str | None:
+    """A controller that keeps a decision log, changed nothing until the window's end, and could have helped."""
+    log = seen.decisions
+    if log is None or any(count(log, kind, (-np.inf, window[1])) for kind in ("reroute", "reweight")):
+        return None
+    held = [line for line in log if line["event"] == "held" and window[0] <= line["t"] <= window[1]]
+    if held:
+        first = held[0]
+        wanted = f"its policy wanted {len(held)} moves; the first, of {first['flow']}, was held: {first['reason']}"
+        return f"the controller moved nothing, though {wanted}"
+    if window[1] - window[0] < _TURNS_TO_ACT * point.poll_ms / 1000:
+        return None  # its loop is slower than what was measured: that is a result
+    slow, least = _slowdowns(point, work, seen, row)
+    if slow > _WORTH_MOVING and slow > least * _WORTH_MOVING:
+        what = "the collective" if work.schedules else "the slowest flow"
+        where = f"on the installed paths {what} is {slow:.2f} times slower than ideal, on other shortest ones {least:.2f}"
+        return f"the controller moved nothing, though {where}"
+    return None
+
+
+def _slowdowns(point: Point, work: Workload, seen: Recorded, row: Row) -> tuple[float, float]:
+    """By the fluid model: how slow the collective, or the slowest flow alone, is as installed, and on better paths; 1 where not known."""
+    edges, flows = seen.edge_paths, seen.flow_paths
+    installed = [path for path in (*edges.values(), *flows) if path is not None]
+    if len(installed) < len(edges) + len(flows):
+        return 1.0, 1.0
+    payload = seen.network["payload_mbps"]
+    streams = [*(Flow(*work.hosts_by_edge[edge]) for edge in edges), *work.flows]
+    better = better_paths(fabric_of(seen), streams, installed, payload)
+
+    def slowdown(paths: list[list[str]]) -> float:
+        if not work.schedules:
+            rates = max_min(paths, capacity_of(seen), [flow.mbps for flow in work.flows])
+            return slowest_slowdown(rates.tolist(), work, payload)
+        schedule = next(one for one in work.schedules if one.nbytes == row.nbytes)
+        alpha_ms = row.alpha_ms or 0.0
+        ms = played_ms(point, work, seen, schedule, alpha_ms, dict(zip(edges, paths, strict=False)), paths[len(edges) :])
+        return ms / (row.ideal_ms or ms)
+
+    return slowdown(installed), slowdown(better)
+
+
+def _faster_than_ideal(row: Row) -> str | None:
+    if row.slowdown is not None and row.slowdown < _ACCOUNTED:
+        return f"slowdown {row.slowdown:.3f} is below {_ACCOUNTED}: something is not what it says"
+    return None
+
+
+def _blocking_reference(row: Row) -> str | None:
+    """On one switch nothing but the hosts' own links may limit a load; else it is no reference."""
+    if row.topology != "single-switch" or row.load_share_of_nb is None or row.collective is not None:
+        return None
+    if row.load_share_of_nb < _REFERENCE:
+        return f"the non-blocking reference reached only {row.load_share_of_nb:.3f} of its own model, {_REFERENCE} is due"
+    return None
