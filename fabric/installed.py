@@ -23,7 +23,7 @@ def installed_path(
     hosts = fabric.host_by_name
     flow = (
         f"{protocol},dl_src={hosts[src].mac},dl_dst={hosts[dst].mac},nw_src={endpoints.src_ip},nw_dst={endpoints.dst_ip},"
-        f"tp_src={endpoints.src_port},tp_dst={endpoints.dst_port}"
+        f"{protocol}_src={endpoints.src_port},{protocol}_dst={endpoints.dst_port}"
     )
     found = trail(ovs, fabric, src, dst, flow=flow)
     return found.path if found.end == "reached" else None

@@ -150,5 +150,7 @@ def _onward(text: str, flow: str) -> str:
 
 
 def _fields(flow: str) -> dict[str, str]:
-    """A flow's words by name; a protocol has no value."""
-    return {name: value for name, _, value in (item.partition("=") for item in flow.split(","))}
+    """A flow's words by name; a protocol has no value. Open vSwitch prints UDP's ports as tp_src, and reads that as TCP's."""
+    words = [item.partition("=") for item in flow.split(",")]
+    ports = {"tp_src": "udp_src", "tp_dst": "udp_dst"} if ("udp", "", "") in words else {}
+    return {ports.get(name, name): value for name, _, value in words}
