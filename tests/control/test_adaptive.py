@@ -23,7 +23,10 @@ import pytest
 
 from fabric.decisions import interfaces, read_decisions
 from fabric.graph import Port
+from fabric.installed import installed_path
 from fabric.paths import Path as Route
+from fabric.paths import equal_cost_paths
+from fabric.tcp import Endpoints
 from fabric.trails import trails
 from fabric.unrooted import packet
 from topologies.fat_tree import fat_tree
@@ -129,6 +132,15 @@ def test_every_host_reaches_every_other_over_a_shortest_path(running: Any) -> No
     ends = trails(running.ovs, FABRIC, PAIRS)
     assert {trail.end for trail in ends.values()} == {"reached"}
     assert Counter(len(trail.path) for trail in ends.values()) == {2: 16, 4: 32, 6: 192}
+
+
+def test_the_path_of_udp_can_be_asked_for(running: Any) -> None:
+    """It is hashed by its ports, from edge to edge, as the probes of failures rely on."""
+    src, dst = "p0e0h0", "p1e0h0"
+    ends = [Endpoints(FABRIC.host_by_name[src].ip, port, FABRIC.host_by_name[dst].ip, 4000) for port in range(30000, 30024)]
+    paths = [installed_path(running.ovs, FABRIC, src, dst, one, "udp") for one in ends]
+    assert set(paths) <= set(equal_cost_paths(FABRIC, src, dst))
+    assert len(set(paths)) == 4
 
 
 def test_unplaced_flows_spread_evenly_over_the_cores(running: Any) -> None:

@@ -66,8 +66,16 @@ def test_a_hint_counts_like_a_syn_also_for_a_flow_that_is_known(table: FlowTable
 def test_the_same_syn_again_is_no_new_flow(table: FlowTable) -> None:
     """A retransmitted SYN prolongs nothing."""
     first = table.note(key("h0", "h1"), 0.0, "syn")
-    assert table.note(key("h0", "h1"), 5.0, "syn") is first
+    assert table.note(key("h0", "h1"), 1.0, "syn") is first
     assert not active(table, 7.5)
+
+
+def test_a_connection_that_takes_old_ports_is_alive(table: FlowTable) -> None:
+    """Long after its grace a SYN is a new one's."""
+    first = table.note(key("h0", "h1"), 0.0, "syn")
+    assert not active(table, 20.0)
+    assert table.note(key("h0", "h1"), 20.0, "syn") is first
+    assert active(table, 20.0)
 
 
 def test_a_rule_that_is_found_is_no_sign_of_life(table: FlowTable) -> None:
