@@ -133,9 +133,12 @@ def controller_parameters(source: Source) -> dict[str, Any] | None:
 
 
 def defines(source: Source, method: str) -> bool:
-    """Whether a controller's app class has a method of its own by this name, read without running any of it."""
+    """Whether a controller's app class has a method by this name, its own or a built-in's, read without running any of it."""
     file = Path(source.module) if source.is_file else _file_of(source.module)
-    return any(isinstance(node, ast.FunctionDef) and node.name == method for app in _apps(_parsed(file)) for node in app.body)
+    tree = _parsed(file)
+    bodies = [node for app in _apps(tree) for node in app.body]
+    own = any(isinstance(node, ast.FunctionDef) and node.name == method for node in bodies)
+    return own or any(base in _built_in(tree) for app in _apps(tree) for base in _bases(app))
 
 
 def _file_of(module: str) -> Path:
@@ -165,12 +168,19 @@ def _parsed(file: Path) -> ast.Module:
 
 
 def _apps(tree: ast.Module) -> list[ast.ClassDef]:
-    """The classes Ryu would take for apps, in file order: those of RyuApp or FabricApp, and what derives from them."""
+    """The classes Ryu would take for apps, in file order: of RyuApp, FabricApp or a built-in one, and what derives from them."""
     apps: dict[str, ast.ClassDef] = {}
+    ours = _built_in(tree)
     for node in _classes(tree.body):
-        if any(base.endswith(("RyuApp", "FabricApp")) or base in apps for base in _bases(node)):
+        if any(base.endswith(("RyuApp", "FabricApp")) or base in apps or base in ours for base in _bases(node)):
             apps[node.name] = node
     return list(apps.values())
+
+
+def _built_in(tree: ast.Module) -> set[str]:
+    """The names that a file imports from the built-in controllers."""
+    imports = (node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("controllers."))
+    return {name.asname or name.name for node in imports for name in node.names}
 
 
 def _classes(body: list[ast.stmt]) -> Iterator[ast.ClassDef]:

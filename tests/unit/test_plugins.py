@@ -127,3 +127,81 @@ def test_a_module_without_a_python_file_is_refused(module: str) -> None:
     """Unknown, built into Python, or below something that is no package."""
     with pytest.raises(RequestError, match="got no Python module of this name; accepted: one that is installed"):
         controller_parameters(Source(module))
+
+
+def test_a_controller_may_derive_from_a_built_in_one(tmp_path: Path) -> None:
+    """It is an app, may be given any parameter, and has the methods that it inherits."""
+    mine = source(tmp_path, "from controllers.adaptive import Adaptive\n\nclass Mine(Adaptive):\n    pass\n")
+    assert controller_parameters(mine) is None
+    assert plugins.defines(mine, "on_hint")
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("class App(FabricApp):\n    def on_hint(self, flows, placed): pass\n", True),
+        ("class App(FabricApp):\n    def on_sample(self, view): pass\n", False),
+        ("def on_hint(): pass\n\nclass App(FabricApp):\n    pass\n", False),
+    ],
+)
+def test_whether_a_controller_takes_hints_is_read_from_its_class(text: str, has: bool, tmp_path: Path) -> None:
+    """By the method that takes them."""
+    assert plugins.defines(source(tmp_path, text), "on_hint") is has
+
+
+POLICY = """
+from fabric.policy import Reroute
+
+class Mine:
+    def __init__(self, limit: float = 0.5):
+        if not limit > 0:
+            raise ValueError(f"limit: got {limit}; accepted: above 0")
+        self.limit = limit
+
+    def decide(self, view):
+        return []
+"""
+
+
+def test_a_policy_is_the_one_class_that_decides(tmp_path: Path) -> None:
+    """A file needs no name after it; what it imports does not count; its options reach it."""
+    (tmp_path / "mine.py").write_text(POLICY)
+    assert plugins.load_policy("./mine.py", tmp_path, {}).limit == 0.5  # type: ignore[attr-defined]
+    assert plugins.load_policy("./mine.py:Mine", tmp_path, {"limit": 2}).limit == 2  # type: ignore[attr-defined]
+    assert plugins.load_policy("exact", tmp_path, {"margin": 0.2}).margin == 0.2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (POLICY, {"limt": 1}, "got the option 'limt'; accepted: limit; remove it"),
+        (POLICY, {"limit": 0}, "got the options {'limit': 0}: limit: got 0; accepted: above 0"),
+        (POLICY, {"limit": "a"}, "got the options {'limit': 'a'}: '>' not supported"),
+        ("def decide(view): return []\n", {}, "say which one"),
+        ("class A:\n    pass\n", {}, "say which one"),
+        (POLICY + POLICY.replace("Mine", "Other"), {}, "the module defines Mine, Other; say which one"),
+        ("1 / 0\n", {}, "cannot be imported: ZeroDivisionError"),
+    ],
+)
+def test_a_policy_that_cannot_be_made_is_named(text: str, options: dict[str, object], message: str, tmp_path: Path) -> None:
+    """With what is wrong."""
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(RequestError) as caught:
+        plugins.load_policy("./mine.py", tmp_path, options)
+    assert message in str(caught.value)
+
+
+def test_a_class_that_does_not_decide_is_no_policy(tmp_path: Path) -> None:
+    """Even when it is named."""
+    (tmp_path / "mine.py").write_text("class A:\n    pass\n")
+    with pytest.raises(RequestError, match=r"no class with decide\(view\)"):
+        plugins.load_policy("./mine.py:A", tmp_path, {})
+
+
+def test_a_policys_file_is_found_from_the_experiments_folder(tmp_path: Path) -> None:
+    """Its controller runs elsewhere; names and import paths stay as they are."""
+    assert plugins.rooted({"policy": "./mine.py", "hold_ms": 3}, tmp_path) == {"policy": str(tmp_path / "mine.py"), "hold_ms": 3}
+    assert plugins.rooted({"policy": "./mine.py:Mine"}, tmp_path) == {"policy": f"{tmp_path / 'mine.py'}:Mine"}
+    for spelling in ("exact", "pkg.mod:Mine"):
+        assert plugins.rooted({"policy": spelling}, tmp_path) == {"policy": spelling}
+    assert plugins.rooted({}, tmp_path) == {}
