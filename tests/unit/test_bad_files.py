@@ -305,6 +305,20 @@ CASES: dict[str, tuple[str, str]] = {
         changed(controller="controller: {use: ecmp, poll_ms: 1}"),
         "bad.yaml:4: controller.poll_ms: got 1; accepted: a whole number from 10 to 5000; write e.g. poll_ms: 100",
     ),
+    "a policy misspelt": (
+        changed(controller="controller: {use: adaptive, policy: exakt}"),
+        "bad.yaml:4: controller.policy: got 'exakt'; accepted: annealing, exact, first-fit, least-loaded, weighted, "
+        "pkg.module:attr, or ./file.py[:attr]; did you mean exact?",
+    ),
+    "an option the policy has not": (
+        changed(controller="controller: {use: adaptive, policy: least-loaded, options: {budget: 3}}"),
+        "bad.yaml:4: controller.options: got the option 'budget'; accepted: margin; remove it",
+    ),
+    "hints to a controller that takes none": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, hints: true}"),
+        "bad.yaml:5: collective.hints: got true; accepted: false, as ecmp takes no hints; remove hints, or write e.g. "
+        "controller: {use: adaptive}",
+    ),
     "an empty name": (
         changed(controller="controller: {use: ''}"),
         "bad.yaml:4: controller.use: got ''; accepted: a name, pkg.module:attr, or ./file.py[:attr]; write "
