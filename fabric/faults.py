@@ -108,11 +108,6 @@ class Faults:
         return begin, end
 
     def _ends(self, event: Timed) -> Iterator[Port]:
-        """The ports to take down: a failed switch's own, and of a link one end that is a switch's."""
+        """The ports to take down: both ends, as both lose the light of a pulled cable; of a host's link the switch's end."""
         fabric = self._network.fabric
-        touched = ports_of(fabric, event)
-        if len(event.names) == 1:
-            yield from (port for port in touched if port.node in event.names)
-        else:
-            for near, far in zip(touched[::2], touched[1::2], strict=True):
-                yield near if near.node in fabric.switch_by_name else far
+        yield from (port for port in ports_of(fabric, event) if port.node in fabric.switch_by_name)
