@@ -170,11 +170,6 @@ class LinkWatch:
         ports = (port for port in self._failing if not self._usable(port, t))
         return frozenset(end for port in ports for end in (port, self.fabric.peer[port]))
 
-    def next_change(self, t: float) -> float | None:
-        """When the next hold-down ends."""
-        ends = [state.held_until for state in self._failing.values() if not state.down and state.held_until > t]
-        return min(ends, default=None)
-
     def _mbps(self, port: Port, t: float) -> float:
         slow = self._slow.get(port)
         if slow is None or slow.mbps is None:

@@ -140,8 +140,8 @@ class Network:
     def set_down(self, ports: Iterable[Port]) -> tuple[float, float]:
         """Have just these ports of switches down and all others up; gives when that began and ended (CLOCK_MONOTONIC).
 
-        The peer of a port that is taken down loses its carrier, but hears of it up to a tenth of a second later (the kernel
-        collects such news): where both ends are switches', name both. Never a host's end: it would lose its routes.
+        The peer of a port that is taken down loses its carrier, but hears of it later (the kernel collects such
+        news): where both ends are switches', name both. Never a host's end: it would lose its routes.
         """
         wanted = set(ports)
         with IPRoute() as netlink:

@@ -16,7 +16,7 @@ from ryu.ofproto import nicira_ext
 
 __all__ = [
     "Action", "Bucket", "CopyToController", "FailoverGroup", "HashIntoRegister", "Learn", "Load", "Match", "Move", "Output",
-    "Resubmit", "Rule", "SetEthDst", "ToGroup", "ToInPort", "basis_of", "flow_delete", "flow_mod", "group_mods",
+    "Resubmit", "Rule", "SetEthDst", "ToGroup", "ToInPort", "basis_of", "flow_mod", "group_mods",
 ]  # fmt: skip
 
 _TCP = 6
@@ -182,15 +182,6 @@ def flow_mod(rule: Rule, datapath: Any) -> Any:
         datapath=datapath, table_id=rule.table, priority=rule.priority, cookie=rule.cookie, idle_timeout=rule.idle_s,
         flags=proto.OFPFF_SEND_FLOW_REM if rule.tell else 0,
         match=parser.OFPMatch(**_fields(rule.match)), instructions=instructions,
-    )  # fmt: skip
-
-
-def flow_delete(rule: Rule, datapath: Any) -> Any:
-    """The OFPFlowMod that removes just this rule."""
-    proto, parser = datapath.ofproto, datapath.ofproto_parser
-    return parser.OFPFlowMod(
-        datapath=datapath, table_id=rule.table, priority=rule.priority, command=proto.OFPFC_DELETE_STRICT,
-        out_port=proto.OFPP_ANY, out_group=proto.OFPG_ANY, match=parser.OFPMatch(**_fields(rule.match)),
     )  # fmt: skip
 
 

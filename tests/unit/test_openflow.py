@@ -26,7 +26,6 @@ from fabric.openflow import (
     ToGroup,
     ToInPort,
     basis_of,
-    flow_delete,
     flow_mod,
     group_mods,
 )
@@ -169,14 +168,6 @@ def test_a_flow_is_learnt_by_its_whole_5_tuple(datapath: Any) -> None:
         *(("NXFlowSpecMatch", (name, 0), (name, 0), bits) for name, bits in flow),
         ("NXFlowSpecLoad", ("reg0", 0), ("reg2", 0), 32),
     ]
-
-
-def test_deleting_a_rule_means_just_that_one(datapath: Any) -> None:
-    """The same match, priority and table, strictly; whatever its actions."""
-    message = flow_delete(Rule(Match(in_port=3), (Output(1),), table=2, priority=7), datapath)
-    assert message.command == ofproto_v1_3.OFPFC_DELETE_STRICT
-    assert (message.table_id, message.priority, dict(message.match.items())) == (2, 7, {"in_port": 3})
-    assert (message.out_port, message.out_group) == (ofproto_v1_3.OFPP_ANY, ofproto_v1_3.OFPG_ANY)
 
 
 def test_a_group_is_added_and_modified_to_the_same(datapath: Any) -> None:
