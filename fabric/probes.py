@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,13 @@ def _pairs(fabric: Fabric, port: Port, draws: np.random.Generator, left: int) ->
 class Loss:
     """How long probes were lost around one event, in ms; `complete` when they arrived again before the observation ended.
 
-    `lost` were lost in that span, `sent` in the whole observation. `before_ms` is the longest such span in the second
-    before the event: what full queues do by themselves.
+    `lost` were lost in that span, `sent` in the whole observation. `dark_ms` is its longest stretch in which not one arrived:
+    where the way round the failure is overloaded, the rest of the span is what its queues drop. `before_ms` is the
+    longest span in the second before the event: what full queues do by themselves.
     """
 
     ms: float
+    dark_ms: float
     complete: bool
     lost: int
     sent: int
@@ -140,14 +142,22 @@ def loss(sent: Floats, arrived: Floats, begin: float, until: float) -> Loss | No
     sent, came = sent[seen], ~np.isnan(arrived[seen])
     if not (sent >= begin).any():
         return None
-    longest, before = Loss(0.0, True, 0, int((sent >= begin).sum()), 0.0), 0.0
+    longest, before = Loss(0.0, 0.0, True, 0, int((sent >= begin).sum()), 0.0), 0.0
     for first, last, complete in _spans(came):
         ms = 1000 * float(sent[last] - sent[first]) + PERIOD_MS
         if sent[last] < begin:
             before = max(before, ms)
         elif sent[first] <= begin + SETTLE_S and ms > longest.ms:
-            longest = Loss(ms, complete, int((~came[first : last + 1]).sum()), longest.sent, 0.0)
-    return Loss(longest.ms, longest.complete, longest.lost, longest.sent, before)
+            dark = _darkest_ms(sent[first : last + 1], came[first : last + 1])
+            longest = Loss(ms, dark, complete, int((~came[first : last + 1]).sum()), longest.sent, 0.0)
+    return replace(longest, before_ms=before)
+
+
+def _darkest_ms(sent: Floats, came: npt.NDArray[np.bool_]) -> float:
+    """The longest run of probes that all were lost, from the first to the last of them, and a period."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], ~came, [False]))))
+    runs = zip(edges[::2], edges[1::2] - 1, strict=True)
+    return max(1000 * float(sent[last] - sent[first]) + PERIOD_MS for first, last in runs)
 
 
 def _spans(came: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, bool]]:

@@ -69,6 +69,7 @@ class Row:
     load_share_of_nb: float | None = None
     load_share_predicted: float | None = None
     slowest_flow_slowdown: float | None = None
+    after_slowdown: float | None = None
     after_share_of_nb: float | None = None
     after_slowest_flow_slowdown: float | None = None
     retransmits: int | None = None
@@ -81,6 +82,7 @@ class Row:
     spine_bytes: int | None = None
     reroutes: int | None = None
     recovery_data_ms: float | None = None
+    recovery_dark_ms: float | None = None
     recovery_complete: bool | None = None
     recovery_transport_ms: float | None = None
     wrong: int | None = None

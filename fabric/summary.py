@@ -116,10 +116,25 @@ def _collective_row(
         wrong=wrong if point.collective and point.collective.check else None,
         correct=wrong == 0 if point.collective and point.collective.check else None,
     )  # fmt: skip
+    row = replace(row, after_slowdown=_after_slowdown(seen, measured, ideal))
     row = _with_window(_with_load(point, work, seen, row, window), seen, window)
     row = _with_recovery(work, seen, row)
     late = float(np.median([max(record["starts_ms"]) / max(record["ends_ms"]) for record in measured]))
     return _judged(point, work, seen, row, window, late)
+
+
+def _after_slowdown(seen: Recorded, measured: Sequence[dict[str, Any]], ideal: float) -> float | None:
+    """The median of the iterations that began and ended while the network was degraded, over the ideal."""
+    last = max(record["release"] + max(record["ends_ms"]) / 1000 for record in measured)
+    after = degraded(seen.happened, last)
+    if after is None:
+        return None
+    times = [max(record["ends_ms"]) for record in measured if _within(record["release"], max(record["ends_ms"]), after)]
+    return float(np.median(times)) / ideal if times else None
+
+
+def _within(release: float, ms: float, stretch: tuple[float, float]) -> bool:
+    return stretch[0] <= release and release + ms / 1000 <= stretch[1]
 
 
 def _with_load(point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float]) -> Row:
@@ -156,6 +171,7 @@ def _with_recovery(work: Workload, seen: Recorded, row: Row) -> Row:
     silences = _silences_ms(work, seen)
     return replace(
         row, recovery_data_ms=max((loss.ms for loss in losses), default=None),
+        recovery_dark_ms=max((loss.dark_ms for loss in losses), default=None),
         recovery_complete=all(loss.complete for loss in losses) if losses else None,
         recovery_transport_ms=max(silences, default=None),
     )  # fmt: skip

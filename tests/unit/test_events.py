@@ -173,3 +173,16 @@ def test_the_longest_silence_of_a_connection_that_crossed_the_failure_counts(poi
     assert row.recovery_transport_ms == pytest.approx(400)
     assert (row.recovery_data_ms, row.recovery_complete) == (None, None)
     assert row.events == "0.2 s link p0a0-g0c0 down"
+
+
+def test_iterations_within_the_degraded_stretch_say_how_the_collective_does_afterwards(point: Point, folder: Path) -> None:
+    """From a second after the event on; one that began before that is not among them."""
+    records = [json.loads(line) for line in (folder / "traffic" / "records.jsonl").read_text().splitlines()]
+    iterations = [record for record in records if record["event"] == "iteration" and record["iteration"] >= 0]
+    begin = iterations[1]["release"] - 1.0 - 1e-3
+    happened = Happened(expand(point.events)[0], begin - 1e-3, begin, {"p0a0-eth3": 0.0})
+    (folder / "events.jsonl").write_text(json.dumps(happened.to_json()) + "\n")
+    row = the_row(point, folder)
+    times = [max(record["ends_ms"]) for record in iterations]
+    assert row.ideal_ms is not None and row.after_slowdown == pytest.approx(float(np.median(times[1:])) / row.ideal_ms)
+    assert row.slowdown == pytest.approx(float(np.median(times)) / row.ideal_ms)

@@ -115,6 +115,14 @@ def test_the_loss_is_the_span_of_probes_that_never_arrived(lost: tuple[tuple[flo
     assert lost_ms(*lost) == (pytest.approx(ms, abs=0.01), True)
 
 
+def test_the_dark_stretch_is_that_without_a_single_arrival() -> None:
+    """Five lost, eight that come, a hundred lost, one that comes, 34 lost: one span, of which a hundred are dark."""
+    sent, arrived = stream((5.0, 5.005), (5.013, 5.113), (5.114, 5.15))
+    found = loss(sent, arrived, 5.0, 10.0)
+    assert found is not None
+    assert (found.ms, found.dark_ms) == (pytest.approx(150, abs=0.01), pytest.approx(100, abs=0.01))
+
+
 def test_a_loss_that_lasts_is_a_lower_bound() -> None:
     """Until the link comes up by itself, or until the end."""
     assert lost_ms((5.0, 7.0), until=6.9) == (pytest.approx(1900, abs=0.01), False)
