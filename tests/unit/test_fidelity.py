@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fabric.fidelity import LIMITS, Evidence, gather, judge
-from fabric.graph import Fabric
+from fabric.graph import Fabric, FabricBuilder
 from fabric.telemetry import CpuSample, ProcessSample, Queues
 from topologies.single_switch import single_switch
 
@@ -91,6 +91,50 @@ def test_packets_a_queue_dropped_are_accounted_for(fabric: Fabric) -> None:
     evidence = evidence_of(replace(queues, sent_packets=sent, drops=drops), fabric)
     assert evidence.unaccounted == 0
     assert evidence.switch_delay == 0
+
+
+def two_switches() -> tuple[Fabric, Queues]:
+    """h0 to h1 through one switch, h2 to h3 through another, both at full rate."""
+    build = FabricBuilder("two", {})
+    for switch, hosts in (("s0", ("h0", "h1")), ("s1", ("h2", "h3"))):
+        node = build.switch(switch)
+        for host in hosts:
+            build.link(build.host(host), node)
+    build.link("s0", "s1")
+    fabric = build.fabric()
+    one, names = quiet(single_switch(2)), tuple(port.interface for port in fabric.peer)
+    same = {"h0-eth0": "h0-eth0", "h2-eth0": "h0-eth0", "s0-eth2": "s0-eth2", "s1-eth2": "s0-eth2"}
+    sent = np.zeros((len(one.t), len(names)), np.int64)
+    for name, like in same.items():
+        sent[:, names.index(name)] = one.sent_packets[:, column(one, like)]
+    zeros = np.zeros_like(sent)
+    return fabric, replace(
+        one, interfaces=names, backlog_bytes=zeros, backlog_packets=zeros, drops=zeros, sent_packets=sent, sent_bytes=sent * FRAME
+    )
+
+
+def test_a_packet_that_was_offered_twice_is_no_wait_and_hides_no_loss() -> None:
+    """One switch counts packets out twice where its queue drops, the other loses as many: neither waits, and the loss shows."""
+    fabric, queues = two_switches()
+    sent, drops = queues.sent_packets.copy(), queues.drops.copy()
+    drops[:, column(queues, "s0-eth2")] = sent[:, column(queues, "s0-eth2")] // 50
+    queues = replace(queues, drops=drops)
+    evidence = evidence_of(queues, fabric)
+    assert (evidence.switch_delay, evidence.unaccounted) == (0, 0)
+    sent[:, column(queues, "s1-eth2")] = sent[:, column(queues, "s1-eth2")] * 49 // 50
+    evidence = evidence_of(replace(queues, sent_packets=sent), fabric)
+    assert evidence.unaccounted == pytest.approx(0.01, abs=0.001)  # of those into both
+
+
+def test_where_every_switch_drops_all_of_them_are_judged(fabric: Fabric) -> None:
+    """Nothing else can tell: a wait is found there too."""
+    queues = quiet(fabric)
+    sent, drops = queues.sent_packets.copy(), queues.drops.copy()
+    out = column(queues, "s0-eth2")
+    drops[:, out] = sent[:, out] // 50
+    sent[:, out] -= drops[:, out]
+    sent[1:-1, out] -= 2
+    assert evidence_of(replace(queues, sent_packets=sent, drops=drops), fabric).switch_delay == pytest.approx(2.0, abs=0.1)
 
 
 def test_packets_that_vanish_are_unaccounted_for(fabric: Fabric) -> None:
