@@ -186,3 +186,13 @@ def test_iterations_within_the_degraded_stretch_say_how_the_collective_does_afte
     times = [max(record["ends_ms"]) for record in iterations]
     assert row.ideal_ms is not None and row.after_slowdown == pytest.approx(float(np.median(times[1:])) / row.ideal_ms)
     assert row.slowdown == pytest.approx(float(np.median(times)) / row.ideal_ms)
+
+
+def test_a_prediction_knows_the_rates_that_events_left(point: Point, folder: Path) -> None:
+    """A tenth of the rate on a link of the ring's path: predicted slower, as theory has it."""
+    before = json.loads((RECORDED / "expected.json").read_text())["predicted_ms"]
+    crossed = json.loads((folder / "installed.json").read_text())["edges"][0][-1][1]
+    happened = Happened(expand((event(at_s=0.2, do="rate", mbps=1.0, link=LINK),))[0], 0.0, 0.0, {crossed: 1.0})
+    (folder / "events.jsonl").write_text(json.dumps(happened.to_json()) + "\n")
+    after = the_row(point, folder).predicted_ms
+    assert after is not None and after > 2 * before
