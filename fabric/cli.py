@@ -146,6 +146,9 @@ def run(
     file: File,
     overrides: Set = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="where the run folder is made")] = Path("runs"),
+    patience: Annotated[
+        float, typer.Option(min=0, help="before each point, wait up to so many seconds for a hypervisor that takes over 10 % of the processors")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Run an experiment (root): rows on the screen, everything else in a run folder."""
@@ -155,7 +158,7 @@ def run(
 
     experiment = _load(file, overrides)
     with Screen(_err, experiment) as screen:
-        folder = conduct(experiment, out, screen, command_line())
+        folder = conduct(experiment, out, screen, command_line(), patience)
     if as_json:
         for row in screen.done:
             print(json.dumps(row.to_json()))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from fabric.emulation import emulate, machine_sysctls
 from fabric.errors import MachineError, RequestError
 from fabric.experiment import Experiment, Point, load_experiment
 from fabric.ideal import ideal_ms, payload_mbps
+from fabric.patience import Waited, wait_until_quiet
 from fabric.results import SCHEMA_VERSION, Row, RunFolder, read_rows
 from fabric.sandbox import Sandbox, sandbox
 from fabric.summary import summarise
@@ -35,6 +37,9 @@ class Watcher(Protocol):
     def calibrating(self, what: str) -> None:
         """The machine's own latency is being measured."""
 
+    def waiting(self, stolen: float) -> None:
+        """The machine's neighbours take this share of its processors; a point is held back."""
+
     def point_begins(self, point: Point, total: int) -> None:
         """A point is being brought up."""
 
@@ -45,8 +50,8 @@ class Watcher(Protocol):
         """A point ended in these rows."""
 
 
-def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str]) -> RunFolder:
-    """Run every point of an experiment into a new folder under `out`.
+def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str], patience_s: float = 0) -> RunFolder:
+    """Run every point of an experiment into a new folder under `out`, waiting before each at most `patience_s` for a quiet machine.
 
     MachineError before anything starts when this machine cannot; RunError when a point broke, with the folder kept.
     """
@@ -60,8 +65,9 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str])
         alphas: dict[str, float] = {}
         for point, work in zip(experiment.points, works, strict=True):
             alpha_ms = _alpha_ms(point, alphas, folder, place, watcher)
+            waited = wait_until_quiet(patience_s, watcher.waiting) if patience_s else None
             watcher.point_begins(point, len(experiment.points))
-            rows = _run_point(point, work, folder, place, alpha_ms, watcher)
+            rows = _run_point(point, work, folder, place, alpha_ms, watcher, waited)
             folder.append_rows(rows)
             watcher.rows(rows)
     folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
@@ -90,13 +96,13 @@ def judge_again(path: Path) -> list[Row]:
 
 
 def _run_point(
-    point: Point, work: Workload, folder: RunFolder, place: Sandbox, alpha_ms: float, watcher: Watcher
+    point: Point, work: Workload, folder: RunFolder, place: Sandbox, alpha_ms: float, watcher: Watcher, waited: Waited | None
 ) -> list[Row]:
     path = folder.point(point.label)
     payload = payload_mbps(point.links.mbps, point.links.mtu)
     largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload) for schedule in work.schedules), default=0.0)
     emulate(point, work, path, place, largest, watcher.record)
-    described = {**point.to_json(), "alpha_ms": alpha_ms, **work.to_json()}
+    described = {**point.to_json(), "alpha_ms": alpha_ms, "waited": waited and asdict(waited), **work.to_json()}
     (path / "point.json").write_text(json.dumps(described, indent=1) + "\n")
     return summarise(point, work, path, alpha_ms)
 

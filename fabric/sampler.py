@@ -30,7 +30,7 @@ from typing import IO, Any
 from fabric.errors import FabricError, RequestError
 from fabric.qdiscs import FIELDS, QueueReader, Watched
 
-__all__ = ["CpuReader", "Request", "cpu_shares", "main", "next_due", "read_request", "sample", "thread_shares"]
+__all__ = ["CpuReader", "Request", "cpu_shares", "machine_ticks", "main", "next_due", "read_request", "sample", "thread_shares"]
 
 _STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 _PR_SET_PDEATHSIG = 1
@@ -205,7 +205,7 @@ class CpuReader:
 
     def _totals(self, now: int) -> _Totals:
         threads = {name: _thread_times(pid) for name, pid in self._processes.items()}
-        return _Totals(now, _machine_ticks(), threads, time.process_time_ns())
+        return _Totals(now, machine_ticks(), threads, time.process_time_ns())
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,8 @@ def thread_shares(
     }
 
 
-def _machine_ticks() -> tuple[int, ...]:
+def machine_ticks() -> tuple[int, ...]:
+    """What all processors did since the machine began, in hundredths of a second: the first line of /proc/stat."""
     return tuple(map(int, _read("/proc/stat").split(b"\n", 1)[0].split()[1:]))
 
 

@@ -126,6 +126,10 @@ class Screen:
         """Say that the machine's own latency is being measured."""
         self.progress.update(self.task, description=f"measuring α ({what})")
 
+    def waiting(self, stolen: float) -> None:
+        """Say why nothing happens."""
+        self.progress.update(self.task, description=f"waiting: the hypervisor takes {stolen:.0%} of the processors")
+
     def point_begins(self, point: Point, total: int) -> None:
         """Name the point that comes up."""
         self.progress.update(self.task, description=f"{point.index + 1}/{total} {point.variant}, seed {point.seed}")
