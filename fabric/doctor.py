@@ -21,9 +21,11 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fabric.endpoints import OURS
 from fabric.errors import FabricError
 from fabric.experiment import Point
 from fabric.kernel import has_module, new_network_namespace, read_sysctl
+from fabric.libbpf import BpfObject, objects
 from fabric.links import Shape, differences, read_shape, requests
 from fabric.sandbox import leftovers
 
@@ -38,7 +40,7 @@ SHAPERS = {  # by the key of `links` that asks for it: what it is made of, and o
 OTHER_QUEUE = {"queue_packets": "write links.queue_bytes instead", "queue_bytes": "write links.queue_packets instead"}
 EXTRAS = {  # what `tc` is told, and what a fabric would want it for
     "netem": ("delay 1ms", "delay and loss on links"),
-    "red": ("limit 400000 min 30000 max 90000 avpkt 1500 burst 20 bandwidth 20mbit ecn", "marking with ECN"),
+    "red": ("limit 400000 min 30000 max 90000 avpkt 1500 burst 20 bandwidth 20mbit ecn", "marking as older kernels do it"),
     "fq": ("limit 1000", "pacing, which bbr does without it too"),
 }
 # What each key of `links` is built of, and those of EXTRAS that fabric.links sets: none so far.
@@ -46,8 +48,9 @@ BUILT_OF = {
     **{key: name for key, (name, _) in SHAPERS.items()},
     "delay_ms": "netem",
     "loss_percent": "netem",
-    "ecn": "red",
 }
+MARKING = {"mark.o": "by the queue itself (BPF)", "mark_phantom.o": "by a phantom queue (BPF)"}  # best first
+NEWER = "use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)"
 SET_SO_FAR: frozenset[str] = frozenset()
 TCPS = {"cubic": "the default of transport.tcp", "bbr": "transport.tcp: bbr", "dctcp": "transport.tcp: dctcp"}
 GIB = 1 << 30
@@ -75,7 +78,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """What the kernel can do. `trials` is '' for what worked, else what it said; `loadable` are TCPs not loaded yet."""
+    """What the kernel can do. `trials` is '' for what worked, else what it said; `loadable` are TCPs not loaded yet.
+
+    What is tried are shapers and queueing disciplines, by the name of BUILT_OF or EXTRAS, and BPF objects, by their file's.
+    """
 
     release: str
     trials: Mapping[str, str]
@@ -119,6 +125,7 @@ def findings(machine: Machine) -> list[Finding]:
         *_privileges(machine),
         *_programs(machine),
         *_qdiscs(machine.kernel),
+        _marking(machine.kernel),
         *_tcps(machine.kernel),
         *_room(machine),
         _leftovers(machine),
@@ -132,10 +139,13 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     """
     asked = {(key, _shown(value)) for point in points for key in BUILT_OF if (value := getattr(point.links, key))}
     tcps = {point.transport.tcp for point in points}
+    marked = any(point.links.ecn for point in points)
     if kernel is None:
-        kernel = _kernel({BUILT_OF[key] for key, _ in asked}, tcps)
+        ours = {OURS[tcp][1] for tcp in tcps & OURS.keys()}
+        kernel = _kernel({BUILT_OF[key] for key, _ in asked} | ours | (MARKING.keys() if marked else set()), tcps)
     lines = [_refused_link(key, value, kernel) for key, value in sorted(asked)]
-    lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps - {*kernel.tcps})]
+    lines += [_refused_marking(kernel)] if marked else []
+    lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
     return [line for line in lines if line]
 
 
@@ -176,11 +186,29 @@ def _qdiscs(kernel: Kernel) -> Iterator[Finding]:
         yield _tried(f"qdisc {name}", name, kernel, False, f"for {use}", VM)
 
 
+def _marking(kernel: Kernel) -> Finding:
+    works = [how for name, how in MARKING.items() if kernel.trials.get(name, NEEDS_ROOT) == WORKS]
+    said = kernel.trials.get("mark_phantom.o", NEEDS_ROOT)
+    remedy = "use sudo to find out" if said == NEEDS_ROOT else NEWER
+    return _finding("ecn marking", bool(works), False, works[0] if works else said, "links.ecn is built of it", remedy)
+
+
 def _tcps(kernel: Kernel) -> Iterator[Finding]:
     for name, reason in TCPS.items():
-        ok = name in kernel.tcps
-        got = "available" if ok else f"the kernel offers {', '.join(kernel.tcps)}"
-        yield _finding(f"tcp {name}", ok, name == "cubic", got, reason, _tcp_remedy(name, kernel))
+        provider = _provider(name, kernel)
+        got = provider or f"the kernel offers {', '.join(kernel.tcps)}"
+        yield _finding(f"tcp {name}", bool(provider), name == "cubic", got, reason, _tcp_remedy(name))
+
+
+def _provider(tcp: str, kernel: Kernel) -> str:
+    """Who would provide a congestion control; '' when nobody can."""
+    if tcp in kernel.tcps:
+        return "available"
+    if tcp in kernel.loadable:
+        return "a module of the kernel, which a run loads"
+    name, ours = OURS.get(tcp, ("", ""))
+    said = kernel.trials.get(ours, NEEDS_ROOT) if ours else ""
+    return f"by BPF, as {name}" if ours and said in (WORKS, NEEDS_ROOT) else ""
 
 
 def _room(machine: Machine) -> Iterator[Finding]:
@@ -232,14 +260,23 @@ def _refused_link(key: str, value: str, kernel: Kernel) -> str:
     return f"links.{key}: {value} {lacking}; remedy: leave it out, or {VM}" if absent else ""
 
 
+def _refused_marking(kernel: Kernel) -> str:
+    """Why no queue can mark; '' when they can."""
+    said = [kernel.trials.get(name, NEEDS_ROOT) for name in MARKING]
+    if any(word in (WORKS, NEEDS_ROOT) for word in said):
+        return ""
+    return f"links.ecn: marking needs BPF, and this kernel ({kernel.release}) refused it: {said[-1]}; remedy: leave it out, or {NEWER}"
+
+
 def _refused_tcp(tcp: str, kernel: Kernel) -> str:
     offers = f"this kernel ({kernel.release}) offers {', '.join(kernel.tcps)}"
-    return f"transport.tcp: got {tcp}; {offers}; remedy: write one of these, or {_tcp_remedy(tcp, kernel)}"
+    ours = kernel.trials.get(OURS[tcp][1]) if tcp in OURS else None
+    besides = f", and refused ours: {ours}" if ours else ""
+    return f"transport.tcp: got {tcp}; {offers}{besides}; remedy: write one of these, or {_tcp_remedy(tcp)}"
 
 
-def _tcp_remedy(tcp: str, kernel: Kernel) -> str:
-    where = "" if tcp in kernel.loadable else " on a kernel that has it (the VM: Vagrantfile)"
-    return f"sudo modprobe tcp_{tcp}{where}"
+def _tcp_remedy(tcp: str) -> str:
+    return f"sudo modprobe tcp_{tcp} on a kernel that has it (the VM: Vagrantfile)"
 
 
 def _shown(value: Any) -> str:
@@ -254,7 +291,7 @@ def _shown(value: Any) -> str:
 def _machine(runs: Path) -> Machine:
     return Machine(
         user=os.geteuid(),
-        kernel=_kernel({name for name, _ in SHAPERS.values()} | EXTRAS.keys(), TCPS),
+        kernel=_kernel({name for name, _ in SHAPERS.values()} | EXTRAS.keys() | MARKING.keys() | {ours for _, ours in OURS.values()}, TCPS),
         mininet=_python(MININET_VERSION),
         ovs=_version(["ovs-vswitchd", "--version"]),
         ovs_module=_has_module("openvswitch"),
@@ -290,6 +327,8 @@ def _try(name: str) -> None:
     shapes = dict(SHAPERS.values())
     if name in shapes:
         _try_shaper(shapes[name])
+    elif name.endswith(".o"):
+        BpfObject(objects() / name).close()
     else:
         command = ["tc", "qdisc", "add", "dev", "lo", "root", name, *EXTRAS[name][0].split()]
         subprocess.run(command, check=True, capture_output=True, text=True)

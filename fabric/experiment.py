@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
+from fabric.endpoints import NEED_ECN
 from fabric.errors import RequestError
 from fabric.events import asked_wrongly, strangers
 from fabric.graph import Fabric
@@ -245,6 +246,10 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
         yield Problem(("duration_s",), text)
     yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
+    if file.transport.tcp in NEED_ECN and file.links.ecn is None:
+        accepted = "another one, or queues that mark: without marks it is nothing but reno"
+        text = told(file.transport.tcp, accepted, "add e.g. links.ecn: {min_packets: 20, max_packets: 20}")
+        yield Problem(("transport", "tcp"), text)
     if collective is not None:
         yield from _ranks(collective)
 

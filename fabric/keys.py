@@ -113,10 +113,15 @@ class Load(Use):
 
 
 class Ecn(_Values):
-    """Between which queue lengths, in packets, marking begins and is certain."""
+    """Between which queue lengths, in full frames, marking begins and is certain.
+
+    With `headroom` it is not the queue that is judged, but what would be waiting if the link had only that share of its
+    rate: queues stay empty at that price (HULL, NSDI 2012).
+    """
 
     min_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
     max_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+    headroom: float | None = Field(None, gt=0, le=1, description="a number above 0 and at most 1", examples=[0.95])
 
 
 class Links(_Values):
@@ -133,7 +138,7 @@ class Links(_Values):
     delay_ms: float | None = Field(None, ge=0, le=10_000, description="a number from 0 to 10000", examples=[1])
     loss_percent: float | None = Field(None, ge=0, lt=100, description="a number from 0, below 100", examples=[0.1])
     ecn: Ecn | None = Field(
-        None, description="a mapping of min_packets and max_packets", examples=[{"min_packets": 20, "max_packets": 20}]
+        None, description="a mapping of min_packets, max_packets and headroom", examples=[{"min_packets": 20, "max_packets": 20}]
     )
 
     @model_validator(mode="before")

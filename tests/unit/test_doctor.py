@@ -13,8 +13,12 @@ from fabric import doctor
 from fabric.doctor import NEEDS_ROOT, Finding, Kernel, Machine, Software, findings, refusals
 from fabric.experiment import Point, load_experiment
 
-RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "red", "fq")}
-BARE = {**RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown.")}
+BPF = ("mark.o", "mark_phantom.o", "dctcp.o")
+RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "red", "fq", *BPF)}
+BARE = {
+    **RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown."),
+    **dict.fromkeys(BPF, "it cannot be loaded by this kernel: no BTF"),
+}  # fmt: skip
 DEBIAN = Kernel("6.1.0-cloud", RICH, ("reno", "cubic", "bbr"), loadable=("dctcp",))
 SMALL = Kernel("6.18.0-small", BARE, ("reno", "cubic"))
 GIB = 1 << 30
@@ -62,7 +66,7 @@ def test_a_machine_with_everything_has_nothing_to_mend() -> None:
         (replace(FINE, ryu=Software("", "no ryu")), "ryu", True, "no ryu", ".ci/provision"),
         (replace(FINE, kernel=SMALL), "qdisc netem", False, "kind is unknown", "Vagrantfile"),
         (replace(FINE, kernel=SMALL), "tcp dctcp", False, "reno, cubic", "on a kernel that has it"),
-        (replace(FINE, kernel=DEBIAN), "tcp dctcp", False, "reno, cubic, bbr", "sudo modprobe tcp_dctcp"),
+        (replace(FINE, kernel=SMALL), "ecn marking", False, "no BTF", "use a kernel with BPF"),
         (replace(FINE, memory=GIB // 2), "memory", True, "0.5 GiB", "free some"),
         (replace(FINE, cores=1), "cores", False, "1", "links.mbps"),
         (replace(FINE, disk=0), "disk", True, "0.0 GiB free in runs", "--out"),
@@ -86,8 +90,8 @@ def test_only_what_is_missing_is_found() -> None:
 def test_what_only_root_can_try_is_unknown_to_others() -> None:
     """Without root no shaper is said to work, and none to be absent."""
     unknown = replace(FINE, user=1000, kernel=replace(FINE.kernel, trials=dict.fromkeys(RICH, NEEDS_ROOT)))
-    tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network"))]
-    assert len(tried) == len(RICH)
+    tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network", "ecn"))]
+    assert len(tried) == len(RICH) - len(BPF) + 1
     assert {(finding.ok, finding.got, finding.remedy) for finding in tried} == {
         (False, "needs root to try", "use sudo to find out")
     }
@@ -112,8 +116,9 @@ def test_what_a_kernel_can_do_is_not_refused(tmp_path: Path) -> None:
             "links.loss_percent: 0.1: fabriclab does not set loss_percent yet; remedy: leave it out",
         ),
         (
-            "ecn: {min_packets: 20, max_packets: 30}", DEBIAN,
-            "links.ecn: {min_packets: 20, max_packets: 30}: fabriclab does not set ecn yet; remedy: leave it out",
+            "ecn: {min_packets: 20, max_packets: 30}", SMALL,
+            "links.ecn: marking needs BPF, and this kernel (6.18.0-small) refused it: it cannot be loaded by this kernel: no BTF; "
+            "remedy: leave it out, or use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)",
         ),
         (
             "queue_bytes: 90000", replace(DEBIAN, trials={**RICH, "htb+bfifo": "File exists"}),
@@ -143,14 +148,29 @@ def test_nothing_asked_is_nothing_refused(tmp_path: Path) -> None:
 
 
 def test_a_congestion_control_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """The line says which there are; modprobe alone is the remedy only where the module is on the disk."""
-    asked = points(tmp_path, tcp="dctcp")
-    assert refusals(asked, DEBIAN) == [
-        "transport.tcp: got dctcp; this kernel (6.1.0-cloud) offers reno, cubic, bbr; "
-        "remedy: write one of these, or sudo modprobe tcp_dctcp"
+    """The line says which there are, and why ours will not do."""
+    assert refusals(points(tmp_path, "ecn: {min_packets: 20, max_packets: 20}", tcp="dctcp"), SMALL)[1:] == [
+        "transport.tcp: got dctcp; this kernel (6.18.0-small) offers reno, cubic, and refused ours: it cannot be loaded by this "
+        "kernel: no BTF; remedy: write one of these, or sudo modprobe tcp_dctcp on a kernel that has it (the VM: Vagrantfile)"
     ]
-    [line] = refusals(asked, SMALL)
-    assert line.endswith("or sudo modprobe tcp_dctcp on a kernel that has it (the VM: Vagrantfile)")
+    [line] = refusals(points(tmp_path, tcp="vegas"), SMALL)
+    assert line.startswith("transport.tcp: got vegas; this kernel (6.18.0-small) offers reno, cubic; remedy: write one of these")
+
+
+def test_dctcp_is_the_kernels_or_ours(tmp_path: Path) -> None:
+    """A module that can be loaded goes before our program, and either before a refusal."""
+    asked = points(tmp_path, "ecn: {min_packets: 20, max_packets: 20}", tcp="dctcp")
+    ours = replace(DEBIAN, loadable=())
+    assert refusals(asked, DEBIAN) == refusals(asked, ours) == refusals(asked, replace(SMALL, trials={})) == []
+    told = {kernel.loadable: named(findings(replace(FINE, kernel=kernel)))["tcp dctcp"].got for kernel in (DEBIAN, ours)}
+    assert told == {("dctcp",): "a module of the kernel, which a run loads", (): "by BPF, as bpf_dctcp"}
+
+
+def test_a_phantom_queue_marks_where_the_true_one_cannot_be_seen(tmp_path: Path) -> None:
+    """An older kernel: said so, not refused."""
+    older = replace(DEBIAN, trials={**RICH, "mark.o": "unknown func bpf_cast_to_kern_ctx"})
+    assert refusals(points(tmp_path, "ecn: {min_packets: 20, max_packets: 20}"), older) == []
+    assert named(findings(replace(FINE, kernel=older)))["ecn marking"].got == "by a phantom queue (BPF)"
 
 
 def test_many_points_that_ask_the_same_make_one_line(tmp_path: Path) -> None:

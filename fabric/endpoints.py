@@ -1,0 +1,53 @@
+"""Which congestion control hosts really use for what an experiment asks, and who provides it.
+
+A name is the kernel's own where the kernel has it, or has a module for it. Some that a kernel may lack are ours, as BPF
+programs, under another name: nobody can take one for the other, and every socket says which it uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from fabric.kernel import has_module, read_sysctl
+from fabric.libbpf import BpfObject, objects
+
+__all__ = ["OURS", "Provided", "offered", "provided"]
+
+OURS = {"dctcp": ("bpf_dctcp", "dctcp.o")}  # asked for: as what ours is registered, and its object
+NEED_ECN = frozenset({"dctcp"})  # without a queue that marks they are nothing but Reno
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A congestion control: as it was `asked` for, the `name` that sockets choose, and `by` whom: kernel or bpf."""
+
+    asked: str
+    name: str
+    by: str
+
+
+def provided(tcp: str, available: Iterable[str]) -> Provided:
+    """Who provides what is asked for, where the kernel has `available`; the kernel goes first."""
+    if tcp in OURS and tcp not in available:
+        return Provided(tcp, OURS[tcp][0], "bpf")
+    return Provided(tcp, tcp, "kernel")
+
+
+@contextlib.contextmanager
+def offered(tcps: Iterable[str]) -> Iterator[Mapping[str, Provided]]:
+    """Have every one of `tcps` ready to be chosen, for the time of the block; ours go with it, or with the process.
+
+    MachineError when the kernel refuses one of ours.
+    """
+    wanted = dict.fromkeys(tcps)
+    for tcp in wanted:
+        has_module(f"tcp_{tcp}")
+    available = read_sysctl("net.ipv4.tcp_available_congestion_control").split()
+    found = {tcp: provided(tcp, available) for tcp in wanted}
+    with contextlib.ExitStack() as held:
+        for one in found.values():
+            if one.by == "bpf":
+                held.enter_context(BpfObject(objects() / OURS[one.asked][1])).register()
+        yield found

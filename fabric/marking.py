@@ -1,0 +1,105 @@
+"""ECN marks where packets leave a switch, by our BPF program at the egress hook, and how many there were.
+
+The hook comes before the shaper, for packets of Open vSwitch's userspace datapath too. The program judges every packet by the
+backlog of the port's own queue, or by that of a phantom queue that drains more slowly than the link; both as they are
+when the packet comes. Source: RFC 3168 for the mark, RFC 8257 for the threshold, HULL (NSDI 2012) for the phantom queue.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from fabric.errors import MachineError
+from fabric.graph import Port
+from fabric.libbpf import BpfObject, objects
+from fabric.links import Shape
+
+__all__ = ["BY_PHANTOM", "BY_TRUE_QUEUE", "Marker", "Marks", "Threshold"]
+
+BY_TRUE_QUEUE, BY_PHANTOM = "bpf", "phantom"
+_OBJECTS = {BY_TRUE_QUEUE: "mark.o", BY_PHANTOM: "mark_phantom.o"}
+_PROGRAM = "mark"
+_EGRESS = 0xFFFFFFF3  # TC_H_CLSACT | TC_H_MIN_EGRESS
+_KEY, _ASKED = struct.Struct("=I"), struct.Struct("=QIIII")
+_SEEN = struct.Struct("=II8Q")  # the lock, padding, the phantom queue's end, seven counters
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Between how many bytes of backlog marking begins and is certain; `headroom` is what the phantom queue drains at,
+    as a share of the link's rate, None for the true queue.
+    """
+
+    min_bytes: int
+    max_bytes: int
+    headroom: float | None = None
+
+    def packed(self, shape: Shape, phantom: bool) -> bytes:
+        """As the program reads it, for a port of that shape."""
+        rate = round(shape.bytes_per_second * (self.headroom or 1.0))
+        limit = shape.queue_bytes or (shape.queue_packets or 0) * shape.frame
+        return _ASKED.pack(rate, self.min_bytes, self.max_bytes, int(phantom or self.headroom is not None), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What the program saw at a port: packets, of them ECN-`capable`, `marked` here, over the threshold but
+    `marked_before` or `not_capable`; bytes, and the largest backlog that a packet found.
+    """
+
+    packets: int
+    capable: int
+    marked: int
+    marked_before: int
+    not_capable: int
+    bytes: int
+    most_bytes: int
+
+
+class Marker:
+    """The marking program on ports of this thread's network namespace, until it is closed.
+
+    MachineError when the kernel refuses the program.
+    """
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self._object = BpfObject(objects() / _OBJECTS[by])
+        self._asked, self._seen = self._object.map("asked"), self._object.map("seen")
+        self._ports: dict[Port, tuple[int, Shape]] = {}
+
+    def __enter__(self) -> Marker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._object.close()
+
+    def attach(self, netlink: Any, index: int, port: Port, shape: Shape, threshold: Threshold) -> None:
+        """Mark what leaves a port from now on."""
+        self._ports[port] = (index, shape)
+        self._seen[_KEY.pack(index)] = _SEEN.pack(*[0] * 10)
+        self.set(port, threshold)
+        netlink.tc("add", "clsact", index)
+        netlink.tc(
+            "add-filter", "bpf", index, ":1", fd=self._object.program(_PROGRAM), name=_PROGRAM, parent=_EGRESS,
+            classid=1, direct_action=True,
+        )  # fmt: skip
+
+    def set(self, port: Port, threshold: Threshold) -> None:
+        """Change a port's threshold while traffic runs, and read it back."""
+        index, shape = self._ports[port]
+        wanted = threshold.packed(shape, self.by == BY_PHANTOM)
+        self._asked[_KEY.pack(index)] = wanted
+        if self._asked[_KEY.pack(index)] != wanted:
+            raise MachineError(f"{port.interface}: the marking program's threshold is not what was asked")
+
+    def marks(self) -> Mapping[Port, Marks]:
+        """What was seen so far, by port."""
+        found = {}
+        for port, (index, _) in self._ports.items():
+            found[port] = Marks(*_SEEN.unpack(self._seen[_KEY.pack(index)])[3:])
+        return found
