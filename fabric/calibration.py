@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fabric.emulation import emulate
+from fabric.endpoints import Provided
 from fabric.errors import RunError
 from fabric.experiment import Collective, Controller, Point, Use
 from fabric.sandbox import Sandbox
@@ -34,7 +35,7 @@ def ping_pong(rounds: int) -> Schedule:
     return Schedule("ping-pong", 2, 1, transfers)
 
 
-def measure_alpha_ms(point: Point, folder: Path, place: Sandbox) -> float:
+def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcp: Provided) -> float:
     """α in ms for the links and transport of `point`: the median over repeats, after one for warming up."""
     fabric = single_switch(2)
     collective = Collective.model_validate(
@@ -50,7 +51,7 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox) -> float:
         (1, 0, 0): Endpoints(b.ip, 20002, a.ip, FIRST_SERVICE_PORT + 1),
     }
     work = Workload((a.name, b.name), (ping_pong(_ROUNDS),), edges, (), ())
-    emulate(bench, work, folder, place, 0.0, lambda _: None)
+    emulate(bench, work, folder, place, tcp, 0.0, lambda _: None)
     times: list[float] = [
         max(record["ends_ms"])
         for record in map(json.loads, (folder / "traffic" / "records.jsonl").read_text().splitlines())

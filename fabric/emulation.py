@@ -19,6 +19,7 @@ from typing import Any
 
 from fabric import plugins
 from fabric.control import Controller, controller_process
+from fabric.endpoints import Provided
 from fabric.errors import RunError
 from fabric.events import expand, read_happened
 from fabric.experiment import Point
@@ -27,7 +28,8 @@ from fabric.graph import Port
 from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
 from fabric.kernel import read_sysctl
-from fabric.links import Shape
+from fabric.links import ETHERNET_HEADER, Shape
+from fabric.marking import Marker, Threshold, best_marker
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.pinning import Pins, pins
@@ -38,9 +40,8 @@ from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
 from fabric.workload import Workload
 
-__all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "shapes_of"]
+__all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "shapes_of", "thresholds_of"]
 
-SAMPLE_MS = 50
 CPU_SAMPLE_MS = 250
 LOAD_LEAD_S = 1.0  # the load's head start before the first iteration
 _SHUTDOWN_DRAIN_S = 3.0
@@ -70,11 +71,12 @@ def machine_sysctls(tcp: str) -> dict[str, str]:
     return wanted
 
 
-def host_sysctls(tcp: str) -> dict[str, str]:
-    """What every host is set to."""
+def host_sysctls(tcp: str, ecn: bool | None = None) -> dict[str, str]:
+    """What every host is set to; `ecn` says whether its connections ask for ECN, None leaves that to the kernel."""
     return {
         "net.ipv4.tcp_congestion_control": tcp,
         "net.ipv4.tcp_no_metrics_save": "1",  # or a connection would start with what an earlier one learnt
+        **({} if ecn is None else {"net.ipv4.tcp_ecn": str(int(ecn))}),
     }
 
 
@@ -87,23 +89,46 @@ def shapes_of(point: Point) -> dict[Port, Shape]:
     }
 
 
+def _asks_for_ecn(point: Point) -> bool | None:
+    """Whether connections ask for ECN: as the file says, else where queues mark; None where nobody cares."""
+    if point.links.ecn is None:
+        return None
+    return point.transport.ecn is not False
+
+
+def thresholds_of(point: Point) -> dict[Port, Threshold]:
+    """Where every port of a switch begins to mark; empty where none does."""
+    ecn, frame = point.links.ecn, point.links.mtu + ETHERNET_HEADER
+    if ecn is None:
+        return {}
+    threshold = Threshold(ecn.min_packets * frame, ecn.max_packets * frame, ecn.headroom)
+    return {port: threshold for port in point.fabric.scale if port.node in point.fabric.switch_by_name}
+
+
 @dataclass(frozen=True)
 class _Running:
     """The parts of a point that is up."""
 
     point: Point
+    tcp: Provided
     work: Workload
     folder: Path
     ovs: PrivateOvs
     network: Network
     controller: Controller
     state: Path
+    marker: Marker | None = None
 
 
-def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms: float, progress: Progress) -> None:
-    """Run one point; RunError when it broke, with its folder kept. `ideal_ms` is of its largest size, for deadlines."""
+def emulate(
+    point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provided, ideal_ms: float, progress: Progress
+) -> None:
+    """Run one point; RunError when it broke, with its folder kept.
+
+    `tcp` is who provides the point's congestion control, `ideal_ms` is of its largest size, for deadlines.
+    """
     folder.mkdir(parents=True)
-    with _up(point, work, folder, place) as up:
+    with _up(point, work, folder, place, tcp) as up:
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
@@ -118,7 +143,7 @@ def emulate(point: Point, work: Workload, folder: Path, place: Sandbox, ideal_ms
 
 
 @contextlib.contextmanager
-def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[_Running]:
+def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provided) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     control = controller_process(
         folder / "controller", point.fabric, app=source.module, parameters=plugins.rooted(point.controller.params, point.base),
@@ -131,13 +156,17 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox) -> Iterator[
         control as controller,
         private_ovs(ovs_folder, best_datapath()) as ovs,
         network(point.fabric, shapes_of(point), ovs) as net,
+        contextlib.ExitStack() as more,
     ):
-        net.set_host_sysctls(host_sysctls(point.transport.tcp))
+        net.set_host_sysctls(host_sysctls(tcp.name, _asks_for_ecn(point)))
         net.set_rto_min(point.transport.rto_min_ms)
         controller.wait_listening()
         net.connect(ControllerAddress(_CONTROLLER_PORT))
+        marker = more.enter_context(best_marker()) if point.links.ecn else None
+        if marker:
+            net.mark(marker, thresholds_of(point))
         controller.wait_ready()
-        yield _Running(point, work, folder, ovs, net, controller, place.folder)
+        yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker)
 
 
 def _idle_rtt_ms(up: _Running) -> float:
@@ -176,7 +205,7 @@ def _sampler(up: _Running) -> Iterator[Companion]:
     folder.mkdir()
     hosts = up.point.fabric.host_by_name
     request = {
-        "period_ms": SAMPLE_MS,
+        "period_ms": up.point.telemetry.period_ms,
         "cpu_period_ms": CPU_SAMPLE_MS,
         "interfaces": [
             {"interface": port.interface, "pid": up.network.host_pid(port.node) if port.node in hosts else 0}
@@ -184,6 +213,7 @@ def _sampler(up: _Running) -> Iterator[Companion]:
         ],
         "processes": {"switch": up.ovs.daemon.pid, "controller": up.controller.companion.process.pid},
         "parent": os.getpid(),
+        **({"marks": up.marker.told()} if up.marker else {}),
     }
     (folder / "sampler.json").write_text(json.dumps(request))
     with companion("the sampler", "fabric.sampler", folder) as running:
@@ -221,8 +251,8 @@ def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress
         _watch(up, sampler, traffic, progress, None)
     until = time.monotonic() + _SHUTDOWN_DRAIN_S
     while time.monotonic() < until and not _drained(up):
-        time.sleep(SAMPLE_MS / 1000)
-    time.sleep(2 * SAMPLE_MS / 1000)  # a last sample of the quiet network
+        time.sleep(_TURN_S)
+    time.sleep(2 * up.point.telemetry.period_ms / 1000)  # a last sample of the quiet network
 
 
 def _watch(
@@ -254,7 +284,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     loaded = {host for flow in work.flows for host in (flow.src, flow.dst)}
     return Traffic(
         host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *loaded})},
-        tcp=point.transport.tcp, ranks=work.ranks, edges=work.edges, schedules=work.schedules,
+        tcp=up.tcp.name, ranks=work.ranks, edges=work.edges, schedules=work.schedules,
         dtype=collective.dtype if collective else "float32",
         iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
         check=collective.check if collective else False,
@@ -266,7 +296,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
 
 def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[str, Any]:
     point = up.point
-    settings = host_sysctls(point.transport.tcp)
+    settings = host_sysctls(up.tcp.name, _asks_for_ecn(point))
     return {
         "datapath": up.ovs.datapath,
         "switch": up.ovs.vsctl("--version").splitlines()[0],
@@ -280,5 +310,15 @@ def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[
             host.name: {name: up.network.host_sysctl(host.name, name) for name in settings} for host in point.fabric.hosts
         },
         "rto_min_ms": point.transport.rto_min_ms,
+        "tcp": asdict(up.tcp),
+        "marking": _marking_record(up),
         "controller_exceptions": up.controller.exceptions(),
     }
+
+
+def _marking_record(up: _Running) -> dict[str, Any] | None:
+    """Who marked, what each port saw, and the marks that came to hosts; None where nothing marks."""
+    if up.marker is None:
+        return None
+    ports = {port.interface: asdict(marks) for port, marks in up.marker.marks().items()}
+    return {"by": up.marker.by, "ports": ports, "ce_received": up.network.ce_received()}

@@ -34,6 +34,7 @@ from fabric.keys import (
     ExperimentFile,
     Links,
     Load,
+    Telemetry,
     Transport,
     Use,
     schema,
@@ -86,6 +87,7 @@ class Point:
     collective: Collective | None
     load: tuple[Load, ...]
     transport: Transport
+    telemetry: Telemetry
     duration_s: float | None
     base: Path
     events: tuple[Event, ...] = ()
@@ -105,7 +107,7 @@ class Point:
         """Everything, resolved, as JSON can hold it; of the fabric all but its links."""
         fabric = {key: value for key, value in self.fabric.to_json().items() if key != "links"}
         plain = {key: getattr(self, key) for key in ("index", "variant", "repeat", "seed", "duration_s", "poll_ms")}
-        models = {key: getattr(self, key) for key in ("topology", "links", "controller", "collective", "transport")}
+        models = {key: getattr(self, key) for key in ("topology", "links", "controller", "collective", "transport", "telemetry")}
         dumped = {key: model and model.model_dump(mode="json") for key, model in models.items()}
         return {**plain, **dumped, **self._lists(), "fabric": fabric}
 
@@ -208,7 +210,7 @@ def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile
             index=len(points), variant=name, repeat=repeat + 1, seed=file.seed + repeat,
             topology=file.topology, fabric=check.fabric(file.topology), links=file.links,
             controller=file.controller, collective=file.collective, load=file.load,
-            transport=file.transport, duration_s=file.duration_s, base=check.base, events=file.events,
+            transport=file.transport, telemetry=file.telemetry, duration_s=file.duration_s, base=check.base, events=file.events,
         ))  # fmt: skip
     return tuple(points)
 
@@ -246,12 +248,21 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
         yield Problem(("duration_s",), text)
     yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
-    if file.transport.tcp in NEED_ECN and file.links.ecn is None:
-        accepted = "another one, or queues that mark: without marks it is nothing but reno"
-        text = told(file.transport.tcp, accepted, "add e.g. links.ecn: {min_packets: 20, max_packets: 20}")
-        yield Problem(("transport", "tcp"), text)
+    yield from _marks(file)
     if collective is not None:
         yield from _ranks(collective)
+
+
+def _marks(file: ExperimentFile) -> Iterator[Problem]:
+    """Senders that live on marks, and queues that give none; or the other way round."""
+    tcp, marking = file.transport.tcp, file.links.ecn is not None
+    remedy = "add e.g. links.ecn: {min_packets: 20, max_packets: 20}"
+    if tcp in NEED_ECN and not marking:
+        yield Problem(("transport", "tcp"), told(tcp, "another one, or queues that mark: without marks it is but reno", remedy))
+    elif tcp in NEED_ECN and file.transport.ecn is False:
+        yield Problem(("transport", "ecn"), told(False, f"true beside {tcp}, which lives on marks", "remove it"))
+    elif file.transport.ecn and not marking:
+        yield Problem(("transport", "ecn"), told(True, "false where no queue marks", f"remove it, or {remedy}"))
 
 
 def _queue(document: Document, links: Links) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ __all__ = [
     "inside_namespace",
     "namespace_of",
     "new_network_namespace",
+    "packets_with_ce",
     "process_started_at",
     "read_sysctl",
     "set_sysctl",
@@ -93,6 +94,13 @@ def set_sysctl(name: str, value: str) -> str:
         if read_sysctl(name).split() != value.split():
             raise MachineError(f"sysctl {name}: asked for {value}, the kernel kept {read_sysctl(name)}")
     return before
+
+
+def packets_with_ce() -> int:
+    """How many packets with CE this thread's network namespace has received (IpExt InCEPkts of /proc/net/netstat)."""
+    lines = [line.split() for line in Path("/proc/thread-self/net/netstat").read_text().splitlines() if line.startswith("IpExt:")]
+    names, values = lines
+    return int(values[names.index("InCEPkts")])
 
 
 def silence_ipv6() -> None:

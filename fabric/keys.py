@@ -169,7 +169,10 @@ class Event(_Values):
 
 
 class Transport(_Values):
-    """The congestion control of every socket, by the kernel's name, and the smallest retransmission timeout."""
+    """The congestion control of every socket, by the kernel's name, and the smallest retransmission timeout.
+
+    `ecn` says whether connections agree on ECN: by default they do where queues mark (`links.ecn`).
+    """
 
     tcp: str = Field(
         "cubic",
@@ -178,6 +181,13 @@ class Transport(_Values):
         examples=["cubic"],
     )
     rto_min_ms: int = Field(200, ge=1, le=10_000, description="a whole number from 1 to 10000", examples=[200])
+    ecn: bool | None = Field(None, description="true or false", examples=[True])
+
+
+class Telemetry(_Values):
+    """How often every queue is read, in milliseconds."""
+
+    period_ms: int = Field(50, ge=5, le=1000, description="a whole number from 5 to 1000", examples=[10])
 
 
 class ExperimentFile(_Values):
@@ -204,8 +214,9 @@ class ExperimentFile(_Values):
         None, gt=0, le=3600, description="a number above 0 and at most 3600", examples=[10]
     )
     transport: Transport = Field(
-        Transport(), description="a mapping of tcp and rto_min_ms", examples=[{"tcp": "cubic"}]
+        Transport(), description="a mapping of tcp, rto_min_ms and ecn", examples=[{"tcp": "cubic"}]
     )
+    telemetry: Telemetry = Field(Telemetry(), description="a mapping of period_ms", examples=[{"period_ms": 10}])
     sweep: dict[str, list[Any]] = Field(
         {},
         description="a mapping of key paths to lists of values",

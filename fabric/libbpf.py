@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,8 @@ def _library() -> Any:
         ("bpf_map_update_elem", number, (number, text, text, ctypes.c_uint64)),
         ("bpf_map_lookup_elem", number, (number, text, text)),
         ("bpf_map_get_next_key", number, (number, text, text)),
+        ("bpf_map_get_fd_by_id", number, (ctypes.c_uint32,)),
+        ("bpf_obj_get_info_by_fd", number, (number, text, pointer)),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = gives, takes
@@ -71,6 +74,20 @@ class BpfMap:
 
     def __init__(self, name: str, descriptor: int, key_size: int, value_size: int) -> None:
         self.name, self._descriptor, self._key_size, self._value_size = name, descriptor, key_size, value_size
+
+    @classmethod
+    def of_other(cls, identity: int) -> BpfMap:
+        """A map that another process made, by the `identity` that it told; MachineError when it is gone."""
+        descriptor = _library().bpf_map_get_fd_by_id(identity)
+        if descriptor < 0:
+            raise MachineError(f"there is no BPF map {identity}: {os.strerror(-descriptor)}; who made it has ended")
+        _, _, key_size, value_size = _information(descriptor)
+        return cls(f"{identity}", descriptor, key_size, value_size)
+
+    @property
+    def identity(self) -> int:
+        """The number by which another process may open it."""
+        return _information(self._descriptor)[1]
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         if (len(key), len(value)) != (self._key_size, self._value_size):
@@ -91,6 +108,16 @@ class BpfMap:
         while _library().bpf_map_get_next_key(self._descriptor, key, following) == 0:
             key = following.raw
             yield key
+
+
+def _information(descriptor: int) -> tuple[int, int, int, int]:
+    """Type, number, key and value size: the head of struct bpf_map_info, linux/bpf.h."""
+    told, size = ctypes.create_string_buffer(80), ctypes.c_uint32(80)
+    failed = _library().bpf_obj_get_info_by_fd(descriptor, told, ctypes.byref(size))
+    if failed:
+        raise OSError(-failed, os.strerror(-failed))
+    kind, number, key_size, value_size = struct.unpack_from("=4I", told.raw)
+    return kind, number, key_size, value_size
 
 
 class BpfObject:

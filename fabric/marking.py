@@ -8,17 +8,19 @@ when the packet comes. Source: RFC 3168 for the mark, RFC 8257 for the threshold
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fabric.errors import MachineError
-from fabric.graph import Port
-from fabric.libbpf import BpfObject, objects
-from fabric.links import Shape
+from fabric.libbpf import BpfMap, BpfObject, objects
 
-__all__ = ["BY_PHANTOM", "BY_TRUE_QUEUE", "Marker", "Marks", "Threshold"]
+if TYPE_CHECKING:  # the sampler reads marks, and should start without these
+    from fabric.graph import Port
+    from fabric.links import Shape
+
+__all__ = ["BY_PHANTOM", "BY_TRUE_QUEUE", "MarkReader", "Marker", "Marks", "Threshold", "best_marker"]
 
 BY_TRUE_QUEUE, BY_PHANTOM = "bpf", "phantom"
 _OBJECTS = {BY_TRUE_QUEUE: "mark.o", BY_PHANTOM: "mark_phantom.o"}
@@ -60,6 +62,17 @@ class Marks:
     most_bytes: int
 
 
+def best_marker() -> Marker:
+    """A marker by the true queue where this kernel lets a program see it (Linux 6.2), else by a phantom queue.
+
+    MachineError when it does neither.
+    """
+    try:
+        return Marker(BY_TRUE_QUEUE)
+    except MachineError:
+        return Marker(BY_PHANTOM)
+
+
 class Marker:
     """The marking program on ports of this thread's network namespace, until it is closed.
 
@@ -99,7 +112,24 @@ class Marker:
 
     def marks(self) -> Mapping[Port, Marks]:
         """What was seen so far, by port."""
-        found = {}
-        for port, (index, _) in self._ports.items():
-            found[port] = Marks(*_SEEN.unpack(self._seen[_KEY.pack(index)])[3:])
-        return found
+        return {port: _marks(self._seen[_KEY.pack(index)]) for port, (index, _) in self._ports.items()}
+
+    def told(self) -> dict[str, Any]:
+        """What a `MarkReader` in another process needs: the map, and the interfaces' numbers."""
+        return {"map": self._seen.identity, "ports": {port.interface: index for port, (index, _) in self._ports.items()}}
+
+
+class MarkReader:
+    """Reads how many packets were marked, in another process than the marker's, from what that `told`."""
+
+    def __init__(self, told: Mapping[str, Any], interfaces: Sequence[str]) -> None:
+        self._seen = BpfMap.of_other(told["map"])
+        self._keys = [_KEY.pack(told["ports"][name]) if name in told["ports"] else None for name in interfaces]
+
+    def read(self) -> list[int]:
+        """Packets marked so far, by interface in the order given; 0 where nothing marks."""
+        return [_marks(self._seen[key]).marked if key else 0 for key in self._keys]
+
+
+def _marks(value: bytes) -> Marks:
+    return Marks(*_SEEN.unpack(value)[3:])

@@ -23,8 +23,9 @@ from pyroute2 import IPRoute
 
 from fabric.errors import RunError
 from fabric.graph import Fabric, Host, Port
-from fabric.kernel import inside_namespace, namespace_of, read_sysctl, set_sysctl, silence_ipv6
+from fabric.kernel import inside_namespace, namespace_of, packets_with_ce, read_sysctl, set_sysctl, silence_ipv6
 from fabric.links import Shape, differences, read_shape, requests
+from fabric.marking import Marker, Threshold
 from fabric.offloads import offloads_left_on, switch_off_offloads
 from fabric.ovs import PrivateOvs
 
@@ -116,6 +117,21 @@ class Network:
         _configure_switch_ports(self)
         if wrong := self.read_back():
             raise RunError(f"{len(wrong)} interfaces are not what was asked, the first: {wrong[0]}")
+
+    def mark(self, marker: Marker, thresholds: Mapping[Port, Threshold]) -> None:
+        """Have packets marked that leave these ports of switches; after `connect`, which makes their queues."""
+        with IPRoute() as netlink:
+            index = _indexes(netlink)
+            for port, threshold in thresholds.items():
+                marker.attach(netlink, index[port.interface], port, self.shapes[port], threshold)
+
+    def ce_received(self) -> dict[str, int]:
+        """How many packets with CE the IP layer of every host has received."""
+        found = {}
+        for host in self.fabric.hosts:
+            with self.inside(host.name):
+                found[host.name] = packets_with_ce()
+        return found
 
     def set_rate(self, ports: Collection[Port], mbps: float) -> tuple[float, float]:
         """Give ports another rate without touching their queues; gives when that began and ended (CLOCK_MONOTONIC).

@@ -45,18 +45,24 @@ def _shapers_differ(seen: Recorded) -> str | None:
 
 
 def _sysctls_differ(point: Point, seen: Recorded) -> str | None:
-    name = "net.ipv4.tcp_congestion_control"
+    name, wanted = "net.ipv4.tcp_congestion_control", _name_of_tcp(point, seen)
     for host, values in seen.network["host_sysctls"].items():
-        if values[name] != point.transport.tcp:
-            return f"{host} has {name}={values[name]}, asked for {point.transport.tcp}"
+        if values[name] != wanted:
+            return f"{host} has {name}={values[name]}, asked for {wanted}"
     return None
 
 
+def _name_of_tcp(point: Point, seen: Recorded) -> str:
+    """What sockets call the congestion control that was asked for: its own name, or that of our program for it."""
+    return str(seen.network["tcp"]["name"]) if "tcp" in seen.network else point.transport.tcp
+
+
 def _sockets_differ(point: Point, seen: Recorded) -> str | None:
-    other = {end["tcp"] for end in seen.sockets} - {point.transport.tcp}
+    wanted = _name_of_tcp(point, seen)
+    other = {end["tcp"] for end in seen.sockets} - {wanted}
     if not seen.sockets:
         return "no socket reported its congestion control"
-    return f"sockets used {', '.join(sorted(other))}, asked for {point.transport.tcp}" if other else None
+    return f"sockets used {', '.join(sorted(other))}, asked for {wanted}" if other else None
 
 
 def _telemetry_is_empty(seen: Recorded) -> str | None:

@@ -47,7 +47,9 @@ class Row:
     load: str | None = None
     events: str | None = None
     tcp: str
+    tcp_by: str | None = None
     ecn: str | None = None
+    ecn_by: str | None = None
     mtu: int
     mbps: float
     repeat: int
@@ -75,6 +77,7 @@ class Row:
     retransmits: int | None = None
     spurious_retransmits: int | None = None
     ce_marked: int | None = None
+    marks: int | None = None
     drops: int | None = None
     queue_p50_packets: float | None = None
     queue_p95_packets: float | None = None

@@ -19,6 +19,7 @@ from fabric import __version__
 from fabric.calibration import measure_alpha_ms
 from fabric.doctor import refusals
 from fabric.emulation import emulate, machine_sysctls
+from fabric.endpoints import Provided, offered
 from fabric.errors import MachineError, RequestError
 from fabric.experiment import Experiment, Point, load_experiment
 from fabric.ideal import ideal_ms, payload_mbps
@@ -58,16 +59,17 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str],
     if refused := refusals(experiment.points):
         raise MachineError("; ".join(refused))
     works = [workload(point) for point in experiment.points]
-    with sandbox() as place:
-        for tcp in dict.fromkeys(point.transport.tcp for point in experiment.points):
-            place.set_machine_sysctls(machine_sysctls(tcp))
+    with sandbox() as place, offered(point.transport.tcp for point in experiment.points) as tcps:
+        for tcp in tcps.values():
+            place.set_machine_sysctls(machine_sysctls(tcp.name))
         folder = _new_folder(experiment, out, command)
         alphas: dict[str, float] = {}
         for point, work in zip(experiment.points, works, strict=True):
-            alpha_ms = _alpha_ms(point, alphas, folder, place, watcher)
+            tcp = tcps[point.transport.tcp]
+            alpha_ms = _alpha_ms(point, alphas, folder, place, tcp, watcher)
             waited = wait_until_quiet(patience_s, watcher.waiting) if patience_s else None
             watcher.point_begins(point, len(experiment.points))
-            rows = _run_point(point, work, folder, place, alpha_ms, watcher, waited)
+            rows = _run_point(point, work, folder, place, tcp, alpha_ms, watcher, waited)
             folder.append_rows(rows)
             watcher.rows(rows)
     folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
@@ -96,23 +98,26 @@ def judge_again(path: Path) -> list[Row]:
 
 
 def _run_point(
-    point: Point, work: Workload, folder: RunFolder, place: Sandbox, alpha_ms: float, watcher: Watcher, waited: Waited | None
-) -> list[Row]:
+    point: Point, work: Workload, folder: RunFolder, place: Sandbox, tcp: Provided, alpha_ms: float, watcher: Watcher,
+    waited: Waited | None,
+) -> list[Row]:  # fmt: skip
     path = folder.point(point.label)
     payload = payload_mbps(point.links.mbps, point.links.mtu)
     largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload) for schedule in work.schedules), default=0.0)
-    emulate(point, work, path, place, largest, watcher.record)
+    emulate(point, work, path, place, tcp, largest, watcher.record)
     described = {**point.to_json(), "alpha_ms": alpha_ms, "waited": waited and asdict(waited), **work.to_json()}
     (path / "point.json").write_text(json.dumps(described, indent=1) + "\n")
     return summarise(point, work, path, alpha_ms)
 
 
-def _alpha_ms(point: Point, known: dict[str, float], folder: RunFolder, place: Sandbox, watcher: Watcher) -> float:
+def _alpha_ms(
+    point: Point, known: dict[str, float], folder: RunFolder, place: Sandbox, tcp: Provided, watcher: Watcher
+) -> float:
     """α for a point's links and transport, measured once for all points that share them."""
     key = f"{point.links.model_dump_json()} {point.transport.model_dump_json()}"
     if key not in known:
         watcher.calibrating(f"{point.links.mbps:g} Mb/s links, MTU {point.links.mtu}, {point.transport.tcp}")
-        known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place)
+        known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place, tcp)
     return known[key]
 
 

@@ -4,9 +4,10 @@ Comes in: the folder in FABRIC_RUN, and `sampler.json` there:
 
     {"period_ms": 50, "cpu_period_ms": 250,
      "interfaces": [{"interface": "p0e1-eth3", "pid": 0}, {"interface": "p0e1h0-eth0", "pid": 4711}],
-     "processes": {"switch": 123, "controller": 456}, "parent": 99}
+     "processes": {"switch": 123, "controller": 456}, "parent": 99, "marks": {"map": 17, "ports": {"p0e1-eth3": 5}}}
 
-pid 0 is this process's own network namespace, any other the namespace of that process. `parent` may be left out.
+pid 0 is this process's own network namespace, any other the namespace of that process. `parent` may be left out, and `marks`,
+which `fabric.marking` tells where queues mark.
 Goes out: `queues.jsonl` and `cpu.jsonl`, one line a sample, in the file half a second later at most, and `ready` after
 the first; `fabric.telemetry` reads them. It ends on SIGTERM, on SIGINT, and by itself when its parent ends.
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fabric.errors import FabricError, RequestError
+from fabric.marking import MarkReader
 from fabric.qdiscs import FIELDS, QueueReader, Watched
 
 __all__ = ["CpuReader", "Request", "cpu_shares", "machine_ticks", "main", "next_due", "read_request", "sample", "thread_shares"]
@@ -47,6 +49,7 @@ class Request:
     interfaces: tuple[Watched, ...]
     processes: Mapping[str, int]
     parent: int | None = None
+    marks: Mapping[str, Any] | None = None
 
 
 def main() -> int:
@@ -76,7 +79,9 @@ def sample(folder: Path, request: Request) -> None:
     ):
         ready = folder / "ready"
         names = [one.interface for one in request.interfaces]
-        header = {"interfaces": names, "fields": FIELDS, "period_ms": request.period_ms}
+        marks = MarkReader(request.marks, names) if request.marks else None
+        fields = (*FIELDS, "marks") if marks else FIELDS
+        header = {"interfaces": names, "fields": fields, "period_ms": request.period_ms}
         queue_file.write(json.dumps(header) + "\n")
         queues.read()  # learns the layout, which costs more than all later readings do
         cpu = CpuReader(request.processes, time.monotonic_ns())
@@ -84,7 +89,7 @@ def sample(folder: Path, request: Request) -> None:
         cpu_due, flush_due = due + cpu_period, due
         while True:
             now = time.monotonic_ns()
-            queue_file.write(_queue_line(queues, now, due, missed))
+            queue_file.write(_queue_line(queues, marks, now, due, missed))
             if now >= cpu_due:
                 cpu_file.write(json.dumps(cpu.read(time.monotonic_ns())) + "\n")
                 cpu_due, _ = next_due(cpu_due, now, cpu_period)
@@ -121,14 +126,17 @@ def read_request(path: Path) -> Request:
     except ValueError as err:
         raise RequestError(f"{path}: is not JSON: {err}") from err
     _require(isinstance(data, dict), path, "", data, "an object")
-    unknown = sorted(set(data) - {"period_ms", "cpu_period_ms", "interfaces", "processes", "parent"})
-    _require(not unknown, path, "", unknown, "period_ms, cpu_period_ms, interfaces, processes, parent")
+    unknown = sorted(set(data) - {"period_ms", "cpu_period_ms", "interfaces", "processes", "parent", "marks"})
+    _require(not unknown, path, "", unknown, "period_ms, cpu_period_ms, interfaces, processes, parent, marks")
     processes = data.get("processes", {})
     _require(isinstance(processes, dict), path, "processes", processes, "an object of name and process id")
     for name, pid in processes.items():
         _require(_is_pid(pid), path, f"processes.{name}", pid, "a process id, above 0")
     parent = data.get("parent")
     _require(parent is None or _is_pid(parent), path, "parent", parent, "a process id, above 0")
+    marks = data.get("marks")
+    fine = marks is None or (isinstance(marks, dict) and set(marks) == {"map", "ports"} and isinstance(marks["ports"], dict))
+    _require(fine, path, "marks", marks, '{"map": NUMBER, "ports": {NAME: NUMBER}}')
     return Request(
         period_ms=_number(data, path, "period_ms", 50, 1),
         # /proc/stat counts hundredths of a second: a shorter interval would hold too few of them.
@@ -136,6 +144,7 @@ def read_request(path: Path) -> Request:
         interfaces=_interfaces(data, path),
         processes=processes,
         parent=parent,
+        marks=marks,
     )
 
 
@@ -172,9 +181,10 @@ def _require(fine: object, path: Path, key: str, got: object, accepted: str) -> 
         raise RequestError(f"{path}: {key + ': ' if key else ''}got {json.dumps(got)[:80]}; accepted: {accepted}")
 
 
-def _queue_line(queues: QueueReader, now: int, due: int, missed: int) -> str:
+def _queue_line(queues: QueueReader, marks: MarkReader | None, now: int, due: int, missed: int) -> str:
     # A list of integers prints as JSON writes it; json.dumps takes twice the time, and this is done 20 times a second.
     rows = "".join(f', "{name}": {row}' for name, row in zip(FIELDS, queues.read(), strict=True))
+    rows += f', "marks": {marks.read()}' if marks else ""
     gone = f', "gone": {json.dumps(queues.gone)}' if queues.gone else ""
     return f'{{"t": {now / 1e9}, "late_ms": {(now - due) / 1e6:.3f}, "missed": {missed}{rows}{gone}}}\n'
 

@@ -28,6 +28,7 @@ from fabric.predictions import (
     switches_between_ends,
 )
 from fabric.probes import recoveries
+from fabric.proofs import describe_ecn, unproven
 from fabric.recorded import Recorded, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
@@ -68,6 +69,7 @@ def _asked(point: Point, seen: Recorded) -> Row:
         policy=_policy(point), collective=collective.use if collective else None,
         placement=collective.placement if collective else None,
         hints=collective.hints if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
+        tcp_by=seen.network.get("tcp", {}).get("by"), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
@@ -225,7 +227,8 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
     return replace(
         row, busiest_port=queues.interfaces[busiest],
         queue_p50_packets=float(np.percentile(backlog, 50)), queue_p95_packets=float(np.percentile(backlog, 95)),
-        drops=int((queues.drops[last] - queues.drops[first]).sum()), spine_bytes=int(sent[spine].sum()),
+        drops=int((queues.drops[last] - queues.drops[first]).sum()),
+        marks=None if queues.marks is None else int((queues.marks[last] - queues.marks[first]).sum()), spine_bytes=int(sent[spine].sum()),
     )  # fmt: skip
 
 
@@ -240,7 +243,7 @@ def _judged(
         frame=point.links.mtu + ETHERNET_HEADER, idle_rtt_ms=seen.network["idle_rtt_ms"], switches_on_path=switches_between_ends(point.fabric, seen),
         release_late=release_late, happened=seen.happened,
     )  # fmt: skip
-    faults = []
+    faults = unproven(point, seen)
     if raised := seen.network["controller_exceptions"]:
         faults.append(f"the controller raised {raised} exceptions, see {row.point}/controller/manager.log")
     if seen.queues.gone:
@@ -253,7 +256,7 @@ def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
         "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "hints",
-        "load", "events", "tcp", "ecn", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
+        "load", "events", "tcp", "tcp_by", "ecn", "ecn_by", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip
     return Row(**{name: getattr(row, name) for name in asked}, refused=reason)
 

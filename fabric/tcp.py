@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["Endpoints", "TcpReport", "accept_from", "connect_from", "listen_on", "report"]
 
 _TCP_INFO_SIZE = 256
+_OPTION_ECN = 8  # TCPI_OPT_ECN
 _CONNECT_DEADLINE_S = 20.0
 
 
@@ -25,7 +26,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class TcpReport:
-    """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h)."""
+    """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h); `ecn` when both ends agreed on it."""
 
     tcp: str
     rto_ms: float
@@ -39,6 +40,7 @@ class TcpReport:
     bytes_received: int
     data_segments_out: int
     segments_out: int
+    ecn: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
@@ -95,7 +97,7 @@ def report(end: socket.socket) -> TcpReport:
     return TcpReport(
         tcp=name, rto_ms=word(8) / 1000, mss=word(16), rtt_ms=word(68) / 1000, retransmits=word(100),
         bytes_received=long(128), segments_out=word(136), data_segments_out=word(156), delivered=word(192),
-        ce_marked=word(196), bytes_sent=long(200), spurious_retransmits=word(216),
+        ce_marked=word(196), bytes_sent=long(200), spurious_retransmits=word(216), ecn=bool(info[5] & _OPTION_ECN),
     )  # fmt: skip
 
 

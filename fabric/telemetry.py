@@ -30,7 +30,8 @@ class Queues:
     `t` [S] are seconds of CLOCK_MONOTONIC, taken before the kernel was asked; `late_ms` [S] is how long after its due
     time a sample was taken, `missed` [S] how many due times were skipped before it. The arrays [S, N] are backlogs
     (now) and totals since the queue was made; `sent_bytes` counts frames with their Ethernet header. `gone` are
-    interfaces that some sample did not find: from there on their totals stand still and their backlog reads 0.
+    interfaces that some sample did not find: from there on their totals stand still and their backlog reads 0. `marks` are
+    packets marked with CE before they joined the queue; None where no queue marks.
     """
 
     interfaces: tuple[str, ...]
@@ -44,6 +45,7 @@ class Queues:
     sent_bytes: Ints
     sent_packets: Ints
     gone: tuple[str, ...] = ()
+    marks: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)

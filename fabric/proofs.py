@@ -1,0 +1,69 @@
+"""Is what was asked of queues and senders really in force? Each proof that fails, in words; a row with one is a FAIL.
+
+Comes in: a point and its record. Pure. What a shaper, a sysctl and a socket's congestion control are is a matter of
+`fabric.refusals`; here is what they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fabric.experiment import Point
+from fabric.keys import Ecn
+from fabric.links import ETHERNET_HEADER
+from fabric.recorded import Recorded
+
+__all__ = ["describe_ecn", "unproven"]
+
+_SLACK_FRAMES = 2  # between a sample of the queue and the packet that finds it
+
+
+def describe_ecn(ecn: Ecn | None) -> str | None:
+    """The thresholds in words for a row; None where nothing marks."""
+    if ecn is None:
+        return None
+    packets = f"{ecn.min_packets}" if ecn.min_packets == ecn.max_packets else f"{ecn.min_packets} to {ecn.max_packets}"
+    return f"{packets} packets" + (f" of a phantom queue at {ecn.headroom:g}" if ecn.headroom else "")
+
+
+def unproven(point: Point, seen: Recorded) -> list[str]:
+    """What marking should have done and did not; empty where nothing marks."""
+    asked = point.links.ecn and point.transport.ecn is not False and seen.network.get("marking")
+    return [*_marking(point, seen)] if asked else []
+
+
+def _marking(point: Point, seen: Recorded) -> Iterator[str]:
+    yield from _negotiated(seen)
+    yield from _marked_when_due(point, seen)
+    yield from _marks_arrived(seen)
+
+
+def _negotiated(seen: Recorded) -> Iterator[str]:
+    without = [end for end in seen.sockets if not end.get("ecn")]
+    if without:
+        yield f"{len(without)} of {len(seen.sockets)} sockets did not negotiate ECN"
+
+
+def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
+    """A queue that was seen over the threshold must have marked, and one that never was over it must not have."""
+    assert point.links.ecn is not None
+    frame, queues = point.links.mtu + ETHERNET_HEADER, seen.queues
+    over = (point.links.ecn.max_packets + _SLACK_FRAMES) * frame
+    for place, name in enumerate(queues.interfaces):
+        port = seen.network["marking"]["ports"].get(name)
+        if port is None:
+            continue
+        longest = int(queues.backlog_bytes[:, place].max(initial=0))
+        if point.links.ecn.headroom is None and longest > over and port["capable"] and not port["marked"]:
+            yield f"{name} held {longest} bytes, over its threshold, and marked none of {port['capable']} packets"
+        if port["marked"] and port["most_bytes"] <= point.links.ecn.min_packets * frame:
+            yield f"{name} marked {port['marked']} packets and never held more than {port['most_bytes']} bytes"
+
+
+def _marks_arrived(seen: Recorded) -> Iterator[str]:
+    """Hosts must have received every mark, but for those that a queue dropped after it was marked."""
+    marking = seen.network["marking"]
+    marked = sum(port["marked"] for port in marking["ports"].values())
+    received, lost = sum(marking["ce_received"].values()), int(seen.queues.drops[-1].sum())
+    if not marked - lost <= received <= marked:
+        yield f"queues marked {marked} packets, hosts received {received} with CE, and queues dropped {lost}"

@@ -1,0 +1,116 @@
+"""Proofs that marking was in force: each passes on a sound record, and fails on one that lacks just what it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from fabric.experiment import Point
+from fabric.keys import Ecn, Links, Transport
+from fabric.proofs import describe_ecn, unproven
+from fabric.recorded import Recorded
+from fabric.telemetry import Queues
+
+FRAME = 1514
+
+
+class Seen:
+    """The parts of a record that the proofs read: one port that holds up to thirty frames and marks above twenty."""
+
+    def __init__(self) -> None:
+        flat = np.zeros(3)
+        counts = np.zeros((3, 2), np.int64)
+        backlog = counts.copy()
+        backlog[1, 0] = 30 * FRAME
+        self.queues = Queues(
+            interfaces=("s0-eth1", "h0-eth0"), period_ms=10, t=np.arange(3.0), late_ms=flat, missed=counts[:, 0],
+            backlog_bytes=backlog, backlog_packets=backlog // FRAME, drops=counts, sent_bytes=counts, sent_packets=counts,
+        )  # fmt: skip
+        port = {"packets": 900, "capable": 800, "marked": 100, "marked_before": 0, "not_capable": 5, "bytes": 1, "most_bytes": 31 * FRAME}
+        self.network: dict[str, Any] = {"marking": {"by": "bpf", "ports": {"s0-eth1": port}, "ce_received": {"h0": 60, "h1": 40}}}
+        self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
+
+    @property
+    def port(self) -> dict[str, Any]:
+        """What the marking program saw."""
+        return cast(dict[str, Any], self.network["marking"]["ports"]["s0-eth1"])
+
+
+class Asked:
+    """The parts of a point that the proofs read."""
+
+    def __init__(self, ecn: Ecn | None, negotiate: bool | None = None) -> None:
+        self.links = Links(mbps=20, ecn=ecn)
+        self.transport = Transport(ecn=negotiate)
+
+
+STEP = Ecn(min_packets=20, max_packets=20)
+
+
+def told(seen: Seen, ecn: Ecn | None = STEP, negotiate: bool | None = None) -> list[str]:
+    """What is not proven."""
+    return unproven(cast(Point, Asked(ecn, negotiate)), cast(Recorded, seen))
+
+
+def test_a_sound_record_proves_everything() -> None:
+    """All marks arrived, all sockets agreed on ECN, and the queue that was over its threshold marked."""
+    assert told(Seen()) == []
+
+
+def test_where_nothing_marks_there_is_nothing_to_prove() -> None:
+    """Neither without thresholds, nor where connections were not to agree on ECN."""
+    seen = Seen()
+    seen.sockets[0]["ecn"] = False
+    assert told(seen, None) == told(seen, negotiate=False) == []
+
+
+def test_sockets_without_ecn_prove_that_nothing_could_be_marked() -> None:
+    """One of two."""
+    seen = Seen()
+    seen.sockets[0]["ecn"] = False
+    assert told(seen) == ["1 of 2 sockets did not negotiate ECN"]
+
+
+def test_a_full_queue_that_marks_nothing_is_found() -> None:
+    """It held thirty frames where twenty are the threshold; two more than that may be between sample and packet."""
+    seen = Seen()
+    seen.port["marked"] = 0
+    seen.network["marking"]["ce_received"] = {"h0": 0}
+    assert told(seen) == ["s0-eth1 held 45420 bytes, over its threshold, and marked none of 800 packets"]
+    backlog = np.minimum(seen.queues.backlog_bytes, 22 * FRAME)
+    seen.queues = replace(seen.queues, backlog_bytes=backlog)
+    assert told(seen) == []
+
+
+def test_a_queue_that_marks_below_its_threshold_is_found() -> None:
+    """Nobody ever saw more than ten frames in it."""
+    seen = Seen()
+    seen.port["most_bytes"] = 10 * FRAME
+    assert told(seen) == [f"s0-eth1 marked 100 packets and never held more than {10 * FRAME} bytes"]
+
+
+@pytest.mark.parametrize(("received", "drops", "fine"), [(100, 0, True), (99, 0, False), (99, 1, True), (101, 5, False)])
+def test_marks_at_queues_and_at_hosts_agree(received: int, drops: int, fine: bool) -> None:
+    """Less than all may arrive only where queues dropped, and never more."""
+    seen = Seen()
+    seen.network["marking"]["ce_received"] = {"h0": received}
+    seen.queues = replace(seen.queues, drops=np.array([[0, 0], [0, 0], [drops, 0]]))
+    expected = f"queues marked 100 packets, hosts received {received} with CE, and queues dropped {drops}"
+    assert told(seen) == ([] if fine else [expected])
+
+
+def test_a_phantom_queue_may_mark_while_the_true_one_is_empty() -> None:
+    """And need not while that one is full; how long it was itself is what the program says."""
+    seen = Seen()
+    seen.queues = replace(seen.queues, backlog_bytes=seen.queues.backlog_bytes * 0)
+    assert told(seen, Ecn(min_packets=20, max_packets=20, headroom=0.95)) == []
+
+
+def test_thresholds_in_words() -> None:
+    """As a row has them."""
+    assert describe_ecn(None) is None
+    assert describe_ecn(STEP) == "20 packets"
+    assert describe_ecn(Ecn(min_packets=5, max_packets=9, headroom=0.95)) == "5 to 9 packets of a phantom queue at 0.95"
