@@ -56,9 +56,38 @@ def texts(folder: Path, name: str) -> str:
     return (folder / "figures" / f"{name}.svg").read_text()
 
 
+def marking(folder: Path) -> str:
+    """Make the recorded points ones whose busiest port marks above three packets: one in its fifth sample. Its name."""
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    for point in (folder / "points").iterdir():
+        header, *samples = [json.loads(line) for line in (point / "telemetry" / "queues.jsonl").read_text().splitlines()]
+        port = header["interfaces"][0]
+        header["fields"].append("marks")
+        for number, sample in enumerate(samples):
+            sample["marks"] = [int(number >= 5), *[0] * (len(header["interfaces"]) - 1)]
+        text = "".join(json.dumps(line) + "\n" for line in (header, *samples))
+        (point / "telemetry" / "queues.jsonl").write_text(text)
+        (point / "point.json").write_text(json.dumps({"links": {"ecn": {"min_packets": 3, "max_packets": 7}}}))
+        lines = [{**line, "busiest_port": port} if line["point"] == point.name else line for line in lines]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(port)
+
+
+def test_a_queue_is_drawn_with_its_thresholds_and_marks(folder: Path) -> None:
+    """The busiest port's, sample by sample; a mark stands at the sample in which it was made."""
+    port = marking(folder)
+    _, _, data = draw(folder, "queues")
+    lines = [line for line in csv.DictReader(data.open()) if line["point"] == "stride-ecmp-r1"]
+    assert {line["port"] for line in lines} == {port}
+    assert [number for number, line in enumerate(lines) if line["marked"] == "1"] == [5]
+    drawn = texts(folder, "queues")
+    assert f"packets in {port}" in drawn and "ticks below: samples in which it marked" in drawn
+
+
 def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     """Without a name all figures that apply are drawn, each as PNG, 8 inches at 150 dots wide, as SVG and as CSV."""
     decide(folder, move(1.0, "g0c0", "g0c1"))
+    marking(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
