@@ -117,13 +117,16 @@ def points(module_fabriclab: Any) -> tuple[list[dict[str, Any]], list[Path]]:
 
 
 def test_dctcp_holds_its_queue_at_the_threshold(points: Any) -> None:
-    """Around twenty packets at full rate without a drop, where cubic fills the queue."""
+    """Around twenty packets at full rate without a drop, where cubic fills the queue; on a machine that can be believed."""
     (dctcp, cubic), _ = points
     assert dctcp["refused"] is None and cubic["refused"] is None
     assert dctcp["tcp_by"] in ("bpf", "kernel") and cubic["tcp_by"] == "kernel"
-    assert (dctcp["ecn"], dctcp["drops"]) == ("20 packets", 0)
-    assert 14 < dctcp["queue_p50_packets"] < 26
-    assert cubic["queue_p95_packets"] > 60
+    assert (dctcp["ecn"], dctcp["ecn_by"] in ("bpf", "phantom")) == ("20 packets", True)
+    if dctcp["fidelity"] != "FAIL":
+        assert 14 < dctcp["queue_p50_packets"] < 26
+        assert dctcp["drops"] == 0
+    if cubic["fidelity"] != "FAIL":
+        assert cubic["queue_p95_packets"] > 60
 
 
 def test_what_was_marked_is_proven(points: Any) -> None:

@@ -252,6 +252,28 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:3: links.ecn.min_packets: got 60; accepted: at most queue_packets, which is 50, or nothing "
         "is ever marked; lower it",
     ),
+    "a headroom that is more than the link": (
+        changed(links="links: {mbps: 20, ecn: {min_packets: 5, max_packets: 5, headroom: 1.5}}"),
+        "bad.yaml:3: links.ecn.headroom: got 1.5; accepted: a number above 0 and at most 1; write e.g. headroom: 0.95",
+    ),
+    "dctcp without marks": (
+        changed(more="transport: {tcp: dctcp}"),
+        "bad.yaml:6: transport.tcp: got 'dctcp'; accepted: another one, or queues that mark: without marks it is but reno; "
+        "add e.g. links.ecn: {min_packets: 20, max_packets: 20}",
+    ),
+    "dctcp that may not hear marks": (
+        changed(links="links: {mbps: 20, ecn: {min_packets: 5, max_packets: 5}}", more="transport: {tcp: dctcp, ecn: false}"),
+        "bad.yaml:6: transport.ecn: got false; accepted: true beside dctcp, which lives on marks; remove it",
+    ),
+    "ecn where nothing marks": (
+        changed(more="transport: {ecn: true}"),
+        "bad.yaml:6: transport.ecn: got true; accepted: false where no queue marks; remove it, or add e.g. "
+        "links.ecn: {min_packets: 20, max_packets: 20}",
+    ),
+    "telemetry that is too fast": (
+        changed(more="telemetry: {period_ms: 1}"),
+        "bad.yaml:6: telemetry.period_ms: got 1; accepted: a whole number from 5 to 1000; write e.g. period_ms: 10",
+    ),
     "links as a number": (
         changed(links="links: 20"),
         "bad.yaml:3: links: got 20; accepted: a mapping with mbps; write e.g. links: {mbps: 20}",
