@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fabric.claims import interval
 from fabric.decisions import read_decisions
 from fabric.results import read_rows
 from fabric.telemetry import read_cpu
@@ -32,6 +33,7 @@ class Loop:
     reactions_ms: list[float] = field(default_factory=list)
     core: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
+    every: list[float] = field(default_factory=list)
 
 
 def reactions_ms(controller: Path) -> Iterator[float]:
@@ -53,9 +55,10 @@ def look(point: Path, ideal_ms: float | None, into: Loop) -> None:
     busy = [sample.threads.get("controller") for sample in read_cpu(point / "telemetry" / "cpu.jsonl")]
     into.core.append(float(np.mean([sample.sum for sample in busy if sample is not None])))
     records = map(json.loads, (point / "traffic" / "records.jsonl").read_text().splitlines())
-    first = next((max(record["ends_ms"]) for record in records if record["event"] == "iteration"), None)
-    if first is not None and ideal_ms:
-        into.first.append(first / ideal_ms)
+    times = [max(record["ends_ms"]) for record in records if record["event"] == "iteration"]
+    if times and ideal_ms:
+        into.first.append(times[0] / ideal_ms)
+        into.every.append(float(np.mean(times)) / ideal_ms)
 
 
 def main() -> None:
@@ -69,7 +72,7 @@ def main() -> None:
         took = "no reaction" if not loop.reactions_ms else "SYN to rule p50 {:.0f} ms, p95 {:.0f} ms, n={}".format(
             *np.percentile(loop.reactions_ms, [50, 95]), len(loop.reactions_ms)
         )  # fmt: skip
-        first = "" if not loop.first else f", first iteration {np.mean(loop.first):.2f} of the ideal"
+        first = "" if not loop.first else f", first iteration {interval(loop.first)} of the ideal, all {interval(loop.every)}"
         print(
             f"{variant}: {len(loop.moves)} points, moves {np.mean(loop.moves):.1f} ({min(loop.moves)} to {max(loop.moves)}) "
             f"by {dict(loop.signals)}, {took}, controller {np.mean(loop.core):.3f} of a core{first}"

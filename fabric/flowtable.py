@@ -27,6 +27,7 @@ __all__ = ["FlowRecord", "FlowTable"]
 # A switch brings a flow's counter up to date about twice a second, all that was sent since at once: over less than this,
 # a stream of acknowledgements would look like an elephant.
 _LEAST_SPAN_S = 0.5
+_ARRIVING_S = 0.5  # in which a collective opens its connections: those placed first must make room for the last
 _SILENT_S = 2.0  # longer than the switch takes to bring a counter up to date
 
 
@@ -122,7 +123,7 @@ class FlowTable:
         return tuple(
             FlowView(
                 record.key, record.src, record.dst, record.path, demand, record.mbps, record.signal,
-                movable=t - record.moved_at >= self.hold_s,
+                movable=t - record.moved_at >= self.hold_s or t - record.first_seen < _ARRIVING_S,
             )
             for record, demand in zip(chosen, demands, strict=True)
         )  # fmt: skip

@@ -2,8 +2,8 @@
 
 Every permutation on a k-ary fat-tree can be (König, 1916: edge colouring in two levels). Here nothing depends on the
 topology: flows that do not fit are put where they push out least, what they push out goes on in the same way, as along
-a Kempe chain of edge colouring; depth-first search settles the small cases where that gets stuck, and cuts tell where
-neither can succeed.
+a Kempe chain of edge colouring; depth-first search, and branch and bound, settle the small cases where that gets stuck, and cuts
+tell where none can succeed.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class Search:
                 self._chains(bound, max(8, int(patience * len(self.choices))))
             if bound == 0 and self._rank()[0] > 0 and self._is_small():
                 self._depth_first()
+            if self._rank()[0] > bound + NEGLIGIBLE and self._is_small():
+                self._cheapest(bound)
         self._level(margin)
         after = self._rank()
         if before[0] - after[0] <= margin * nic_mbps and before[1] - after[1] <= margin:
@@ -319,6 +321,36 @@ class Search:
         index, options = found[2:]
         start = self.choices[index].start
         return index, sorted(options, key=lambda at: (at == start, at == best[index], -at))
+
+    # ---- branch and bound ----
+
+    def _cheapest(self, bound: float) -> None:
+        """Place all flows anew, the largest first and cheapest paths first, as long as that can better what is known.
+
+        Chains move one flow at a time, each where it costs least, and so never take the step that pays only with the next.
+        """
+        best, bottom = self._places(), self._rank()[0]
+        limit = min(self.budget, self.nodes + (1 - CHAINS) * self.budget)
+        order = sorted(range(len(best)), key=lambda index: -self.choices[index].mbps)
+        for index in order:
+            self._put(index, None)
+
+        def place(depth: int, cost: float) -> None:
+            nonlocal best, bottom
+            if depth == len(order):
+                best, bottom = self._places(), cost
+                return
+            index = order[depth]
+            costs, start = self._weigh(self.choices[index]), self.choices[index].start
+            for growth, _, at in sorted((round(growth, 6), at != start, at) for at, growth in enumerate(costs)):
+                if cost + growth >= bottom - NEGLIGIBLE or bottom <= bound + NEGLIGIBLE or self.nodes >= limit:
+                    return
+                self._put(index, at)
+                place(depth + 1, cost + growth)
+                self._put(index, None)
+
+        place(0, self.books.overbooked(self._links))
+        self._go_to(best)
 
     # ---- local moves ----
 

@@ -255,6 +255,14 @@ def test_a_flow_that_was_moved_rests(table: FlowTable) -> None:
     assert [table.active(t, IDLE, IDLE)[0].movable for t in (1.0, 1.999, 2.0)] == [False, False, True]
 
 
+def test_a_flow_that_has_just_begun_may_be_moved_again(table: FlowTable) -> None:
+    """The first connections of a collective are placed before its last one is known, and have to make room for it."""
+    record = table.note(key("h0", "h1"), 0.0, "syn")
+    assert record is not None
+    record.moved_at = 0.0
+    assert [table.active(t, IDLE, IDLE)[0].movable for t in (0.1, 0.49, 0.5, 0.99, 1.0)] == [True, True, False, False, True]
+
+
 def test_the_order_does_not_depend_on_who_was_seen_first(table: FlowTable) -> None:
     """By key: equal knowledge gives equal views, so equal decisions."""
     other = FlowTable(table.host_of, table.nic_mbps)
