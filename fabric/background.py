@@ -21,6 +21,9 @@ _CHUNK = bytes(256 * 1024)
 _TURN_S = 0.010  # receivers take what has come this often: a wake-up per packet would cost more than the network
 _TURNS_A_SAMPLE = 5
 _RECEIVE_BUFFER = 4 << 20  # many turns' worth, so that the flow never waits for its receiver
+# TCP holds its acknowledgements back until the reader makes room, unless the reader has asked for more than has come: without
+# this they come in bursts of a turn, and a sender that lives on them, as DCTCP does, is led astray.
+_WANTS = 1 << 20
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _SO_MAX_PACING_RATE = 47  # without sch_fq TCP paces by itself
 
@@ -79,6 +82,7 @@ def run_flows(
         poll.register(channel, select.EPOLLOUT)
     for channel in receivers.values():
         channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _WANTS)
     time.sleep(max(0.0, begin - time.monotonic()))
     turn = 0
     while (now := time.monotonic()) < (end or float("inf")):

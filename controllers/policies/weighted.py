@@ -1,10 +1,10 @@
-"""Weights for the hash: new flows are spread over a group's paths in proportion to what is left on each."""
+"""Weights for the hash: flows that are hashed are spread over a group's paths by what is left on each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fabric.bookings import accept
 from fabric.graph import Port
@@ -18,26 +18,33 @@ FINENESS = 8  # weights of a group sum to this many times its paths
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """Moves no flow; gives every group of paths weights by the rate left on each path's fullest link.
+    """Places no flow; gives every group of paths weights by the rate left on each path's fullest link.
 
     What the group's own flows get on a path counts as left, or the weights would flee from their own traffic. A path
     that is up keeps at least one part, a dead one gets none. The weights go `smoothing` of the way (0 not at all, 1
-    all the way) from the present ones, and only where more than `margin` of the group's new flows would then go
-    elsewhere.
+    all the way) from the present ones, and only where more than `margin` of the group's flows would then go elsewhere.
+    Every path counts with `margin` of its rate as left at least, so that full ones do not differ by what is no difference.
+    Flows under way follow their slots of the hash, which disturbs them: a group rests for `rest_s` seconds after a change.
     """
 
     smoothing: float = 0.5
     margin: float = 0.1
+    rest_s: float = 5.0
+    _changed: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         accept("weighted", "smoothing", self.smoothing, 0, 1)
         accept("weighted", "margin", self.margin, 0, 1)
+        accept("weighted", "rest_s", self.rest_s, 0)
 
     def decide(self, view: View) -> list[Reweight]:
         """New weights for the groups whose paths have become unequal."""
         own = _own_flows(view)
-        answers = (self._reweight(view, group, weights, own.get(group, [])) for group, weights in view.groups.items())
-        return [answer for answer in answers if answer is not None]
+        rested = {group for group in view.groups if not 0 < view.t - self._changed.get(group, view.t) < self.rest_s}
+        answers = (self._reweight(view, group, view.groups[group], own.get(group, [])) for group in view.groups if group in rested)
+        found = [answer for answer in answers if answer is not None]
+        self._changed.update({(answer.switch, answer.group): view.t for answer in found})
+        return found
 
     def _reweight(
         self, view: View, group: tuple[str, str], weights: tuple[int, ...], own: list[FlowView]
@@ -48,9 +55,10 @@ class Weighted:
         now = [weight / sum(weights) for weight in weights]
         own_mbps = _own_mbps(paths, now, own)
         left = [min(_left(view, port, own_mbps[port]) for port in path) for path in paths]
-        if not sum(left) > 0:
+        counted = [max(mbps, self.margin * min(view.links[port].mbps for port in path)) for mbps, path in zip(left, paths, strict=True)]
+        if not sum(counted) > 0:
             return None
-        wanted = [mbps / sum(left) for mbps in left]
+        wanted = [mbps / sum(counted) for mbps in counted]
         alive = [all(view.links[port].up for port in path) for path in paths]
         aim = [old + self.smoothing * (new - old) for old, new in zip(now, wanted, strict=True)]
         parts = _whole(aim, alive)
@@ -58,7 +66,7 @@ class Weighted:
         if elsewhere <= self.margin or _elsewhere(now, wanted) <= self.margin:
             return None
         best, least = max(left), min(left)
-        reason = f"its paths had from {least:.2f} to {best:.2f} Mb/s left; {elsewhere:.0%} of new flows go elsewhere"
+        reason = f"its paths had from {least:.2f} to {best:.2f} Mb/s left; {elsewhere:.0%} of what is hashed goes elsewhere"
         return Reweight(*group, parts, reason, {"least_mbps": least, "most_mbps": best, "elsewhere": elsewhere})
 
 
