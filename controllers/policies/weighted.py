@@ -23,7 +23,7 @@ class Weighted:
     What the group's own flows get on a path counts as left, or the weights would flee from their own traffic. A path
     that is up keeps at least one part, a dead one gets none. The weights go `smoothing` of the way (0 not at all, 1
     all the way) from the present ones, and only where more than `margin` of the group's flows would then go elsewhere.
-    Every path counts with `margin` of its rate as left at least, so that full ones do not differ by what is no difference.
+    Every path counts with half of `margin` of its rate as left at least: full ones do not differ by what is no difference.
     Flows under way follow their slots of the hash, which disturbs them: a group rests for `rest_s` seconds after a change.
     """
 
@@ -55,7 +55,8 @@ class Weighted:
         now = [weight / sum(weights) for weight in weights]
         own_mbps = _own_mbps(paths, now, own)
         left = [min(_left(view, port, own_mbps[port]) for port in path) for path in paths]
-        counted = [max(mbps, self.margin * min(view.links[port].mbps for port in path)) for mbps, path in zip(left, paths, strict=True)]
+        floors = [self.margin / 2 * min(view.links[port].mbps for port in path) for path in paths]
+        counted = [max(mbps, floor) for mbps, floor in zip(left, floors, strict=True)]
         if not sum(counted) > 0:
             return None
         wanted = [mbps / sum(counted) for mbps in counted]

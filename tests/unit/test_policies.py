@@ -293,6 +293,20 @@ def test_weights_do_not_flee_from_their_own_traffic() -> None:
     assert Weighted().decide(replace(view, flows=(replace(own, mbps=1.0),))) == []
 
 
+def test_full_paths_do_not_differ() -> None:
+    """All but nothing is left on any of them: a hundredth here and two there are no reason to send flows elsewhere."""
+    ports = [path[1] for path in SETS.between("p0e0", "p1e0")]
+    assert Weighted(smoothing=1.0).decide(groups_view(dict(zip(ports, (0.99, 1.0, 0.95, 0.98), strict=True)))) == []
+
+
+def test_a_group_rests_after_a_change() -> None:
+    """Asked again at once it says the same, then nothing for five seconds, and then what there is to say."""
+    policy, view = Weighted(), groups_view({SETS.between("p0e0", "p1e0")[0][1]: 1.0})
+    said = policy.decide(view)
+    assert said and policy.decide(view) == said
+    assert [bool(policy.decide(replace(view, t=view.t + later))) for later in (0.1, 4.9, 5.0)] == [False, False, True]
+
+
 @given(st.lists(st.floats(0, 0.07), min_size=8, max_size=8))
 def test_noise_below_the_margin_changes_no_weights(noise: list[float]) -> None:
     """Utilisation that wavers by a few per cent is no reason."""
