@@ -13,12 +13,14 @@ from pathlib import Path
 
 from fabric import ovs
 from fabric.emulation import emulate, machine_sysctls
+from fabric.endpoints import Provided
 from fabric.experiment import load_experiment
 from fabric.sandbox import sandbox
 from fabric.telemetry import read_cpu
 from fabric.workload import workload
 
 ROUNDS = 3
+CUBIC = Provided("cubic", "cubic", "kernel")
 EXPERIMENT = """
 question: What does the allocator cost?
 topology: {use: fat-tree, k: 4}
@@ -42,12 +44,12 @@ def main() -> int:
         file = Path(scratch) / "allocator.yaml"
         file.write_text(EXPERIMENT)
         (point,) = load_experiment(file).points
-        place.set_machine_sysctls(machine_sysctls("cubic"))
+        place.set_machine_sysctls(machine_sysctls(CUBIC))
         for turn in range(ROUNDS):
             for name, environment in ALLOCATORS.items():
                 ovs.allocator_environment = lambda environment=environment: environment
                 folder = Path(scratch) / f"{turn}-{len(environment)}-{name.split()[0].strip(',')}"
-                emulate(point, workload(point), folder, place, 0.0, lambda _: None)
+                emulate(point, workload(point), folder, place, CUBIC, 0.0, lambda _: None)
                 rtt = json.loads((folder / "network.json").read_text())["idle_rtt_ms"]
                 busy = [sample.threads["switch"] for sample in read_cpu(folder / "telemetry" / "cpu.jsonl")[4:-4]]
                 seen[name].append((rtt, statistics.median(one.busiest for one in busy if one)))

@@ -13,11 +13,13 @@ import tempfile
 from pathlib import Path
 
 from fabric.emulation import emulate, machine_sysctls
+from fabric.endpoints import Provided
 from fabric.experiment import load_experiment
 from fabric.sandbox import sandbox
 from fabric.workload import workload
 
 ROUNDS = 3
+CUBIC = Provided("cubic", "cubic", "kernel")
 EXPERIMENT = """
 question: How fast do 128 ranks start?
 topology: {use: single-switch, hosts: 128}
@@ -34,10 +36,10 @@ def main() -> int:
         file = Path(scratch) / "ranks.yaml"
         file.write_text(EXPERIMENT)
         (point,) = load_experiment(file).points
-        place.set_machine_sysctls(machine_sysctls("cubic"))
+        place.set_machine_sysctls(machine_sysctls(CUBIC))
         for turn in range(ROUNDS):
             folder = Path(scratch) / str(turn)
-            emulate(point, workload(point), folder, place, 0.0, lambda _: None)
+            emulate(point, workload(point), folder, place, CUBIC, 0.0, lambda _: None)
             records = map(json.loads, (folder / "traffic" / "records.jsonl").read_text().splitlines())
             took += [record["took_s"] for record in records if record["event"] == "started"]
     print(f"128 ranks started and connected in {statistics.median(took):.2f} s ({min(took):.2f} to {max(took):.2f}, n={len(took)})")

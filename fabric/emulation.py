@@ -57,17 +57,17 @@ _OVS_RECEIVE_BUFFER = 4 << 20
 Progress = Callable[[Mapping[str, Any]], None]
 
 
-def machine_sysctls(tcp: str) -> dict[str, str]:
+def machine_sysctls(tcp: Provided) -> dict[str, str]:
     """What a run needs of the machine itself; put back afterwards."""
     wanted = {}
     if best_datapath() == "netdev":
         # One AF_PACKET socket sends for all ports of a userspace switch: at the default 208 KiB it drops while shaped
         # queues hold packets. One receives for each port: 208 KiB are 13 frames of 9000 bytes, less than a burst.
         wanted = {"net.core.wmem_default": str(_OVS_SEND_BUFFER), "net.core.rmem_default": str(_OVS_RECEIVE_BUFFER)}
-    # A namespace may only choose among the allowed ones.
+    # A namespace may only choose among the allowed ones; ours are by what they are registered with.
     allowed = read_sysctl("net.ipv4.tcp_allowed_congestion_control").split()
-    if tcp not in allowed:
-        wanted["net.ipv4.tcp_allowed_congestion_control"] = " ".join([*allowed, tcp])
+    if tcp.by == "kernel" and tcp.name not in allowed:
+        wanted["net.ipv4.tcp_allowed_congestion_control"] = " ".join([*allowed, tcp.name])
     return wanted
 
 

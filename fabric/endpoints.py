@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fabric.kernel import has_module, read_sysctl
 from fabric.libbpf import BpfObject, objects
 
-__all__ = ["OURS", "Provided", "offered", "provided"]
+__all__ = ["NEED_ECN", "OURS", "Provided", "offered", "provided", "providers"]
 
 OURS = {"dctcp": ("bpf_dctcp", "dctcp.o")}  # asked for: as what ours is registered, and its object
 NEED_ECN = frozenset({"dctcp"})  # without a queue that marks they are nothing but Reno
@@ -35,19 +35,23 @@ def provided(tcp: str, available: Iterable[str]) -> Provided:
     return Provided(tcp, tcp, "kernel")
 
 
-@contextlib.contextmanager
-def offered(tcps: Iterable[str]) -> Iterator[Mapping[str, Provided]]:
-    """Have every one of `tcps` ready to be chosen, for the time of the block; ours go with it, or with the process.
-
-    MachineError when the kernel refuses one of ours.
-    """
+def providers(tcps: Iterable[str]) -> Mapping[str, Provided]:
+    """Who provides each of `tcps` on this machine; a module that the kernel has for one is loaded."""
     wanted = dict.fromkeys(tcps)
     for tcp in wanted:
         has_module(f"tcp_{tcp}")
     available = read_sysctl("net.ipv4.tcp_available_congestion_control").split()
-    found = {tcp: provided(tcp, available) for tcp in wanted}
+    return {tcp: provided(tcp, available) for tcp in wanted}
+
+
+@contextlib.contextmanager
+def offered(tcps: Iterable[Provided]) -> Iterator[None]:
+    """Have those that are ours ready to be chosen, for the time of the block; they go with it, or with the process.
+
+    MachineError when the kernel refuses one.
+    """
     with contextlib.ExitStack() as held:
-        for one in found.values():
+        for one in tcps:
             if one.by == "bpf":
                 held.enter_context(BpfObject(objects() / OURS[one.asked][1])).register()
-        yield found
+        yield

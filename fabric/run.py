@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ from fabric import __version__
 from fabric.calibration import measure_alpha_ms
 from fabric.doctor import refusals
 from fabric.emulation import emulate, machine_sysctls
-from fabric.endpoints import Provided, offered
+from fabric.endpoints import Provided, offered, providers
 from fabric.errors import MachineError, RequestError
 from fabric.experiment import Experiment, Point, load_experiment
 from fabric.ideal import ideal_ms, payload_mbps
@@ -59,9 +60,12 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str],
     if refused := refusals(experiment.points):
         raise MachineError("; ".join(refused))
     works = [workload(point) for point in experiment.points]
-    with sandbox() as place, offered(point.transport.tcp for point in experiment.points) as tcps:
+    tcps = providers(point.transport.tcp for point in experiment.points)
+    with sandbox() as place, contextlib.ExitStack() as held:
+        # Before ours are offered: what is put back afterwards must not name one that has gone by then.
         for tcp in tcps.values():
-            place.set_machine_sysctls(machine_sysctls(tcp.name))
+            place.set_machine_sysctls(machine_sysctls(tcp))
+        held.enter_context(offered(tcps.values()))
         folder = _new_folder(experiment, out, command)
         alphas: dict[str, float] = {}
         for point, work in zip(experiment.points, works, strict=True):

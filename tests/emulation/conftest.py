@@ -202,11 +202,12 @@ def bring_up() -> Callable[..., contextlib.AbstractContextManager[Any]]:
     @contextlib.contextmanager
     def up(fabric: Fabric, shape: Any) -> Iterator[Any]:
         from fabric.emulation import machine_sysctls
+        from fabric.endpoints import Provided
         from fabric.network import ControllerAddress, network
         from fabric.ovs import best_datapath, private_ovs
 
         with own_sandbox() as place:
-            place.set_machine_sysctls(machine_sysctls("cubic"))
+            place.set_machine_sysctls(machine_sysctls(Provided("cubic", "cubic", "kernel")))
             folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
             shapes = dict.fromkeys(fabric.scale, shape)
             with (

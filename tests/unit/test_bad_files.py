@@ -150,12 +150,12 @@ CASES: dict[str, tuple[str, str]] = {
     "an unknown key": (
         changed(more="expect: {a: 1}"),
         "bad.yaml:6: expect: got an unknown key; accepted: question, seed, repeat, topology, links, "
-        "controller, collective, load, events, duration_s, transport, sweep; remove it",
+        "controller, collective, load, events, duration_s, transport, telemetry, sweep; remove it",
     ),
     "a misspelt key": (
         changed(links="", lnks="lnks: {mbps: 20}"),
         "bad.yaml:5: lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller,"
-        " collective, load, events, duration_s, transport, sweep; did you mean links?",
+        " collective, load, events, duration_s, transport, telemetry, sweep; did you mean links?",
     ),
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),
@@ -596,12 +596,12 @@ CASES: dict[str, tuple[str, str]] = {
     "a sweep of the seed": (
         changed(sweep="sweep: {seed: [1, 2]}"),
         "bad.yaml:6: sweep.seed: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, load, events, duration_s, transport; write e.g. controller.use",
+        "topology, links, controller, collective, load, events, duration_s, transport, telemetry; write e.g. controller.use",
     ),
     "a sweep of no key": (
         changed(sweep="sweep: {link.mbps: [1, 2]}"),
         "bad.yaml:6: sweep.link.mbps: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, load, events, duration_s, transport; did you mean links?",
+        "topology, links, controller, collective, load, events, duration_s, transport, telemetry; did you mean links?",
     ),
     "a bad value late in a sweep": (
         changed(sweep="sweep:\n  controller.use: [ecmp, two-level]\n  links.mbps:\n    - 5\n    - -5"),

@@ -201,7 +201,7 @@ def test_defaults_are_what_the_documentation_says(load: Load) -> None:
         "mbps": 20, "mtu": 1500, "queue_packets": 50, "queue_bytes": None,
         "delay_ms": None, "loss_percent": None, "ecn": None,
     }  # fmt: skip
-    assert point.transport.model_dump() == {"tcp": "cubic", "rto_min_ms": 200}
+    assert point.transport.model_dump() == {"tcp": "cubic", "rto_min_ms": 200, "ecn": None}
     assert point.collective is not None
     assert point.collective.model_dump() == {
         "use": "ring-allreduce", "ranks": "all", "placement": "ranked", "nbytes": (4096,), "dtype": "float32",
@@ -281,7 +281,7 @@ def test_overrides_change_the_file_before_it_is_checked(load: Load) -> None:
          "links.mbps: got -5; accepted: a number above 0 and at most 100000; write e.g. mbps: 20"),
         ("lnks.mbps=5",
          "lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller, collective, load, "
-         "events, duration_s, transport, sweep; did you mean links?"),
+         "events, duration_s, transport, telemetry, sweep; did you mean links?"),
         ("controller.use=ecmp",
          "controller.use: got a value for a swept key; accepted: a key that is not swept; "
          "write --set sweep.controller.use=[...]"),

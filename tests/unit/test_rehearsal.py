@@ -259,6 +259,6 @@ def test_what_a_policy_may_not_say_is_refused(answer: Callable[[View], Sequence[
 
 
 def test_weights_spread_what_no_flow_entry_places() -> None:
-    """Weighted hashing alone ends above the plain hash, and comes to rest."""
+    """Weighted hashing alone ends above the plain hash; without its rests, which last longer than this rehearsal."""
     before = np.mean([rehearsal(flows, seed).share_of_nb(rehearsal(flows, seed).rates()) for seed, flows in zip(SEEDS, PERMUTATIONS, strict=True)])
-    assert shares(Weighted(), PERMUTATIONS, 20, shows_hash=False)[0] > before + 0.1
+    assert shares(Weighted(rest_s=0.0), PERMUTATIONS, 20, shows_hash=False)[0] > before + 0.1
