@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from fabric.kernel import has_module, read_sysctl
 from fabric.libbpf import BpfObject, objects
 
-__all__ = ["NEED_ECN", "OURS", "Provided", "offered", "provided", "providers"]
+__all__ = ["OURS", "Provided", "offered", "provided", "providers"]
 
 OURS = {"dctcp": ("bpf_dctcp", "dctcp.o")}  # asked for: as what ours is registered, and its object
-NEED_ECN = frozenset({"dctcp"})  # without a queue that marks they are nothing but Reno
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
-from fabric.endpoints import NEED_ECN
 from fabric.errors import RequestError
 from fabric.events import asked_wrongly, strangers
 from fabric.graph import Fabric
 from fabric.keys import (
     ETHERNET_HEADER,
+    NEED_ECN,
     SPELLINGS,
     Collective,
     Controller,

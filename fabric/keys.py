@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
-    "ETHERNET_HEADER", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Transport", "Use", "schema",
+    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Telemetry", "Transport", "Use", "schema",
 ]  # fmt: skip
 
 ETHERNET_HEADER = 14
@@ -44,6 +44,9 @@ Sizes = Annotated[
     BeforeValidator(_sizes),
     WithJsonSchema({"anyOf": [*SIZE_SCHEMA["anyOf"], {"type": "array", "items": SIZE_SCHEMA}]}),
 ]
+
+
+NEED_ECN = frozenset({"dctcp"})  # congestion controls that are nothing but Reno over queues that do not mark
 
 
 class _Values(BaseModel):

@@ -60,7 +60,6 @@ def _library() -> Any:
         ("bpf_link_create", number, (number, number, number, pointer)),
         ("bpf_map_update_elem", number, (number, text, text, ctypes.c_uint64)),
         ("bpf_map_lookup_elem", number, (number, text, text)),
-        ("bpf_map_get_next_key", number, (number, text, text)),
         ("bpf_map_get_fd_by_id", number, (ctypes.c_uint32,)),
         ("bpf_obj_get_info_by_fd", number, (number, text, pointer)),
     ):
@@ -102,12 +101,6 @@ class BpfMap:
         if _library().bpf_map_lookup_elem(self._descriptor, key, value):
             raise KeyError(key)
         return value.raw
-
-    def __iter__(self) -> Iterator[bytes]:
-        key, following = None, ctypes.create_string_buffer(self._key_size)
-        while _library().bpf_map_get_next_key(self._descriptor, key, following) == 0:
-            key = following.raw
-            yield key
 
 
 def _information(descriptor: int) -> tuple[int, int, int, int]:

@@ -28,8 +28,16 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
     """What marking should have done and did not; empty where nothing marks."""
-    asked = point.links.ecn and point.transport.ecn is not False and seen.network.get("marking")
-    return [*_marking(point, seen)] if asked else []
+    if not point.links.ecn or not seen.network.get("marking"):
+        return []
+    return [*_silent(seen)] if point.transport.ecn is False else [*_marking(point, seen)]
+
+
+def _silent(seen: Recorded) -> Iterator[str]:
+    """An arm that was not to hear marks must not hear any, or it does not differ from one that was."""
+    with_ecn = [end for end in seen.sockets if end.get("ecn")]
+    if with_ecn:
+        yield f"{len(with_ecn)} of {len(seen.sockets)} sockets negotiated ECN, which was to be left alone"
 
 
 def _marking(point: Point, seen: Recorded) -> Iterator[str]:
@@ -61,9 +69,13 @@ def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
 
 
 def _marks_arrived(seen: Recorded) -> Iterator[str]:
-    """Hosts must have received every mark, but for those that a queue dropped after it was marked."""
+    """Hosts must have received every mark, but for those that a queue dropped after it was marked.
+
+    What stood in the queue of a link that an event took down is gone uncounted: then there is no least.
+    """
     marking = seen.network["marking"]
     marked = sum(port["marked"] for port in marking["ports"].values())
     received, lost = sum(marking["ce_received"].values()), int(seen.queues.drops[-1].sum())
-    if not marked - lost <= received <= marked:
+    least = 0 if any(one.event.do == "down" for one in seen.happened) else marked - lost
+    if not least <= received <= marked:
         yield f"queues marked {marked} packets, hosts received {received} with CE, and queues dropped {lost}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,18 +19,7 @@ pytestmark = pytest.mark.emulation
 
 PROBE_MBPS = 1000 * (14 + 20 + 8 + PAYLOAD_BYTES) * 8e-6  # on each direction of the link: Ethernet, IPv4, UDP and the payload
 
-# Two switches and one link between them: whoever loses it has no other way.
-LINE = """
-from fabric.graph import FabricBuilder
-
-def line():
-    build = FabricBuilder("line", {})
-    left, right = build.switch("left"), build.switch("right")
-    build.link(left, right)
-    for name, switch in (("h0", left), ("h1", left), ("h2", right), ("h3", right)):
-        build.link(build.host(name), switch)
-    return build.fabric()
-"""
+LINE = Path(__file__).with_name("line.py")
 FAULTS = """
 question: What do a pulled cable, a slower one, a dead controller and a dead switch do?
 topology: {use: ./line.py}
@@ -92,7 +82,7 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(module_fabriclab: Any) -> Ran:
     """One run with every kind of event, seen by several tests."""
-    (module_fabriclab.folder / "line.py").write_text(LINE)
+    shutil.copy(LINE, module_fabriclab.folder)
     done, folder = module_fabriclab.run(FAULTS)
     (point,) = (folder / "points").iterdir()
     return Ran(json.loads(done.stdout), point)
@@ -169,7 +159,7 @@ def test_what_events_change_is_no_difference_and_no_defect(ran: Ran) -> None:
 
 def test_an_all_reduce_gets_over_a_pulled_cable(module_fabriclab: Any) -> None:
     """Without a load events count from the first release; the sums are right, and its connections were silent meanwhile."""
-    (module_fabriclab.folder / "line.py").write_text(LINE)
+    shutil.copy(LINE, module_fabriclab.folder)
     done, folder = module_fabriclab.run(COLLECTIVE)
     (point,) = (folder / "points").iterdir()
     ran = Ran(json.loads(done.stdout), point)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,18 +29,7 @@ BURST = 90
 PORT = Port("a", 0)  # interface a-eth0
 IPV4_ECT = bytes.fromhex("450205dc00004000401100000a0000010a000002")  # 1500 bytes of UDP, ECT(0)
 IPV4_NOT_ECT = bytes.fromhex("450005dc00004000401100000a0000010a000002")
-# Two flows each way share the link between two switches.
-LINE = """
-from fabric.graph import FabricBuilder
-
-def line():
-    build = FabricBuilder("line", {})
-    left, right = build.switch("left"), build.switch("right")
-    build.link(left, right)
-    for name, switch in (("h0", left), ("h1", left), ("h2", right), ("h3", right)):
-        build.link(build.host(name), switch)
-    return build.fabric()
-"""
+LINE = Path(__file__).with_name("line.py")
 EXPERIMENT = """
 question: Does DCTCP hold its queue at the threshold?
 topology: {use: ./line.py}
@@ -124,7 +114,7 @@ def test_between_two_thresholds_some_are_marked() -> None:
 @pytest.fixture(scope="module")
 def points(module_fabriclab: Any) -> tuple[list[dict[str, Any]], list[Path]]:
     """The rows and folders of two arms: DCTCP, and cubic without ECN, over the same marking queue."""
-    (module_fabriclab.folder / "line.py").write_text(LINE)
+    shutil.copy(LINE, module_fabriclab.folder)
     done, folder = module_fabriclab.run(EXPERIMENT)
     return [json.loads(line) for line in done.stdout.splitlines()], sorted((folder / "points").iterdir())
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from fabric.events import Happened, Timed
 from fabric.experiment import Point
 from fabric.keys import Ecn, Links, Transport
 from fabric.proofs import describe_ecn, unproven
@@ -32,6 +33,7 @@ class Seen:
         port = {"packets": 900, "capable": 800, "marked": 100, "marked_before": 0, "not_capable": 5, "bytes": 1, "most_bytes": 31 * FRAME}
         self.network: dict[str, Any] = {"marking": {"by": "bpf", "ports": {"s0-eth1": port}, "ce_received": {"h0": 60, "h1": 40}}}
         self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
+        self.happened: list[Happened] = []
 
     @property
     def port(self) -> dict[str, Any]:
@@ -61,10 +63,31 @@ def test_a_sound_record_proves_everything() -> None:
 
 
 def test_where_nothing_marks_there_is_nothing_to_prove() -> None:
-    """Neither without thresholds, nor where connections were not to agree on ECN."""
+    """Without thresholds."""
     seen = Seen()
     seen.sockets[0]["ecn"] = False
-    assert told(seen, None) == told(seen, negotiate=False) == []
+    assert told(seen, None) == []
+
+
+def test_an_arm_without_ecn_must_be_without() -> None:
+    """Nothing else is asked of it; but a socket that agreed on ECN makes it the other arm."""
+    seen = Seen()
+    seen.port["marked"] = 0
+    seen.sockets = [{"ecn": False}, {}]
+    assert told(seen, negotiate=False) == []
+    seen.sockets[0]["ecn"] = True
+    assert told(seen, negotiate=False) == ["1 of 2 sockets negotiated ECN, which was to be left alone"]
+
+
+def test_marks_that_a_dead_link_swallowed_are_missed_by_nobody() -> None:
+    """Its queue went with it, uncounted; more than were made are too many all the same."""
+    seen = Seen()
+    down = Timed(at_s=1, do="down", names=("s0", "h0"))
+    seen.happened = [Happened(down, 1.0, 1.0, {})]
+    seen.network["marking"]["ce_received"] = {"h0": 10}
+    assert told(seen) == []
+    seen.network["marking"]["ce_received"] = {"h0": 101}
+    assert len(told(seen)) == 1
 
 
 def test_sockets_without_ecn_prove_that_nothing_could_be_marked() -> None:
