@@ -20,7 +20,7 @@ import numpy as np
 
 from fabric.claims import interval
 from fabric.decisions import read_decisions
-from fabric.results import read_rows
+from fabric.results import Row, read_rows
 from fabric.telemetry import read_cpu
 
 
@@ -34,6 +34,7 @@ class Loop:
     core: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     every: list[float] = field(default_factory=list)
+    first_of_pass: list[float] = field(default_factory=list)
 
 
 def reactions_ms(controller: Path) -> Iterator[float]:
@@ -46,7 +47,7 @@ def reactions_ms(controller: Path) -> Iterator[float]:
             yield 1e3 * (in_force[line["tick"]] - seen.pop(line["flow"]))
 
 
-def look(point: Path, ideal_ms: float | None, into: Loop) -> None:
+def look(point: Path, row: Row, into: Loop) -> None:
     """Add what one point's folder says."""
     moves = [line for line in read_decisions(point / "controller") if line["event"] == "reroute"]
     into.moves.append(len(moves))
@@ -56,9 +57,10 @@ def look(point: Path, ideal_ms: float | None, into: Loop) -> None:
     into.core.append(float(np.mean([sample.sum for sample in busy if sample is not None])))
     records = map(json.loads, (point / "traffic" / "records.jsonl").read_text().splitlines())
     times = [max(record["ends_ms"]) for record in records if record["event"] == "iteration"]
-    if times and ideal_ms:
-        into.first.append(times[0] / ideal_ms)
-        into.every.append(float(np.mean(times)) / ideal_ms)
+    if times and row.ideal_ms:
+        into.first.append(times[0] / row.ideal_ms)
+        into.every.append(float(np.mean(times)) / row.ideal_ms)
+        into.first_of_pass += [times[0] / row.ideal_ms] if row.fidelity == "PASS" else []
 
 
 def main() -> None:
@@ -67,12 +69,12 @@ def main() -> None:
     for run in map(Path, sys.argv[1:]):
         for row in {row.point: row for row in reversed(read_rows(run))}.values():  # the first row of each point
             if not row.refused:
-                look(run / "points" / row.point, row.ideal_ms, found[row.variant])
+                look(run / "points" / row.point, row, found[row.variant])
     for variant, loop in found.items():
         took = "no reaction" if not loop.reactions_ms else "SYN to rule p50 {:.0f} ms, p95 {:.0f} ms, n={}".format(
             *np.percentile(loop.reactions_ms, [50, 95]), len(loop.reactions_ms)
         )  # fmt: skip
-        first = "" if not loop.first else f", first iteration {interval(loop.first)} of the ideal, all {interval(loop.every)}"
+        first = "" if not loop.first else f", first iteration {interval(loop.first)} of the ideal (PASS rows {interval(loop.first_of_pass)}), all {interval(loop.every)}"
         print(
             f"{variant}: {len(loop.moves)} points, moves {np.mean(loop.moves):.1f} ({min(loop.moves)} to {max(loop.moves)}) "
             f"by {dict(loop.signals)}, {took}, controller {np.mean(loop.core):.3f} of a core{first}"
