@@ -11,7 +11,7 @@ Links that fail are repaired by the switches themselves first (fast-failover, no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ryu.controller import ofp_event
@@ -25,9 +25,10 @@ from fabric.flowtable import FlowRecord, FlowTable
 from fabric.graph import Port, Switch
 from fabric.hints import Announced
 from fabric.openflow import FailoverGroup, Rule
+from fabric.orders import described
 from fabric.paths import PathSets
 from fabric.plugins import load_policy
-from fabric.policy import FlowKey, Reroute, Reweight, View
+from fabric.policy import FlowKey, Lever, Reroute, Reweight, View
 from fabric.referee import referee
 from fabric.steering import FLOW_COOKIE, INGRESS, SEEN, Steering, changed
 
@@ -146,9 +147,10 @@ class Adaptive(FabricApp):
     def on_hint(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
         """A collective's flows, before their first byte: place them now, and say so when the rules are in force."""
         for flow in flows:
-            self._note(flow.key, "hint")
-        if not self._tick(self.view(time.monotonic()), lambda: placed(len(flows))):
-            placed(len(flows))
+            record = self._note(flow.key, "hint")
+            if record is not None:
+                record.job = flow.job
+        self._tick(self.view(time.monotonic()), lambda: placed(len(flows)))
 
     def on_link(self, port: Port, up: bool) -> None:
         """A link that went down is not left to the next round."""
@@ -171,21 +173,37 @@ class Adaptive(FabricApp):
             self.flows.forget(view.t, _FORGET_S)
         self._note_outcomes(view.t)
 
-    def _tick(self, view: View, in_force: Callable[[], None] | None = None) -> int:
-        """Decide and act; `in_force` is called once every switch has its rules. How many switches got any."""
+    def on_plan(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
+        """Paths are for flows that are there; the same flows are announced again when they are."""
+        placed(len(flows))
+
+    def _tick(self, view: View, in_force: Callable[[], None] = lambda: None) -> None:
+        """Decide and act; `in_force` is called once every switch has its rules, and hosts and ports their orders."""
         self._keep_off_dead_links(view)
         view = self._with_flows(view)
         actions, held = referee(view, self.policy.decide(view))
-        batch = Batch(view.tick, view.t, time.monotonic(), in_force)
+        done = _after(2, in_force)
+        batch = Batch(view.tick, view.t, time.monotonic(), done)
         for action, why in held:
             self.log.write("held", tick=view.tick, flow=str(getattr(action, "flow", action)), reason=why)
         rules: dict[str, list[Rule]] = {}
+        levers: list[Lever] = []
         for action in actions:
             if isinstance(action, Reweight):
                 rules.setdefault(action.switch, []).extend(self._reweight(view, action))
-            else:
+            elif isinstance(action, Reroute):
                 rules.setdefault(action.path[1].node, []).append(self._reroute(view, action))
-        return self.batches.go(batch, rules)
+            else:
+                levers.append(action)
+        if not self.batches.go(batch, rules):
+            done()
+        self.pull(view, levers, done)
+
+    def pull(self, view: View, levers: Sequence[Lever], done: Callable[[], None]) -> None:
+        """Have hosts and ports take a policy's orders, and call `done` then; this controller moves flows, and no more."""
+        for lever in levers:
+            self.log.write("held", tick=view.tick, **described(lever), reason="it takes controller: {use: congestion}")
+        done()
 
     def _with_flows(self, view: View) -> View:
         """The view with the active flows, each on the path that it is known to take."""
@@ -274,3 +292,9 @@ class Adaptive(FabricApp):
         self.outcomes = [item for item in self.outcomes if t - item[0] <= _OUTCOME_S]
         for _, record, before in due:
             self.log.write("outcome", flow=str(record.key), before_mbps=before, after_mbps=record.mbps)
+
+
+def _after(parts: int, do: Callable[[], None]) -> Callable[[], None]:
+    """What calls `do` when it has been called so many times."""
+    left = iter(range(parts - 1))
+    return lambda: do() if next(left, None) is None else None

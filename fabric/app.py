@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +24,12 @@ from ryu.ofproto import ofproto_v1_3
 from fabric.counters import EventCounters, EventHint, EventReady
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port, Switch
-from fabric.hints import Announced, listen, serve
+from fabric.hints import PLAN, Announced, listen, serve
 from fabric.linkwatch import LinkWatch, QueueCount
 from fabric.openflow import FailoverGroup, Rule, flow_mod, group_mods
+from fabric.orders import Agency, Answer
 from fabric.paths import PathSets
-from fabric.policy import View
+from fabric.policy import Lever, View
 from fabric.qdiscs import QueueReader, Watched
 
 __all__ = ["FabricApp"]
@@ -60,6 +61,7 @@ class FabricApp(RyuApp):
         self.paths = PathSets(self.fabric)
         self.datapaths: dict[str, Any] = {}  # by switch; Ryu's own objects
         self._samples = count(1)
+        self._errands = hub.Queue()
         self._ready = False
         self._queues = _queue_reader(self.fabric)
 
@@ -83,6 +85,13 @@ class FabricApp(RyuApp):
         """A collective is about to make these flows; call `placed` with their number once they have their paths."""
         placed(0)
 
+    def on_plan(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
+        """A collective is about to open these connections; call `placed` with their number once they may be opened."""
+        placed(0)
+
+    def on_answer(self, lever: Lever, answer: Answer) -> None:
+        """What came of an order to hosts or ports; a controller that gives orders must define it."""
+
     def on_lost(self, switch: str) -> None:
         """A switch's connection ended; what was asked of it is not answered any more."""
 
@@ -90,8 +99,10 @@ class FabricApp(RyuApp):
         """A port between switches or to a host went down or came up."""
 
     def start(self) -> Any:
-        """Ryu's hook for an app's own thread: here, the one that takes hints."""
+        """Ryu's hook for an app's own threads: here, those that take hints and carry orders."""
         running = super().start()
+        if self.setup.get("agent"):
+            hub.spawn(self._run_errands)
         if not self.setup.get("hints"):
             return running
         return hub.spawn(serve, listen(Path(self.setup["hints"])), self._hinted)
@@ -114,6 +125,23 @@ class FabricApp(RyuApp):
         datapath.set_xid(request)
         datapath.send_msg(request)
         return int(request.xid)
+
+    def order(self, levers: Sequence[Lever], done: Callable[[], None] = lambda: None) -> None:
+        """Have hosts and ports do these; each is told to `on_answer`, and then `done` is called. Returns at once."""
+        self._errands.put((levers, done))
+
+    def _run_errands(self) -> None:
+        agency: Agency | None = None
+        while True:
+            levers, done = self._errands.get()
+            try:
+                agency = agency or Agency(Path(self.setup["agent"]["socket"]), Path(self.setup["agent"]["token"]).read_text())
+                answers = agency.give(levers)
+            except (OSError, ValueError, FabricError) as err:
+                agency, answers = None, [Answer(error=f"the agent is not there: {err}")] * len(levers)
+            for lever, answer in zip(levers, answers, strict=True):
+                self.on_answer(lever, answer)
+            done()
 
     def view(self, t: float) -> View:
         """The links as they are known at `t`, and the paths over those that are up."""
@@ -161,16 +189,16 @@ class FabricApp(RyuApp):
         if port in self.fabric.peer and self.links.port_changed(port, up, time.monotonic()):
             self.on_link(port, up)
 
-    def _hinted(self, flows: list[Announced]) -> int:
+    def _hinted(self, phase: str, flows: list[Announced]) -> int:
         """Let the app's own thread place the flows, and wait for it."""
         answer = hub.Queue()
-        self.send_event(self.name, EventHint(flows, answer.put))
+        self.send_event(self.name, EventHint(phase, flows, answer.put))
         return int(answer.get(timeout=_HINT_DEADLINE_S))
 
     @set_ev_cls(EventHint)
     def on_hint_event(self, ev: EventHint) -> None:
         """Pass it on."""
-        self.on_hint(ev.flows, ev.placed)
+        (self.on_plan if ev.phase == PLAN else self.on_hint)(ev.flows, ev.placed)
 
     @set_ev_cls(EventReady)
     def on_monitor_ready(self, _: EventReady) -> None:

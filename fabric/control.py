@@ -63,17 +63,18 @@ class Controller:
 @contextlib.contextmanager
 def controller_process(
     folder: Path, fabric: Fabric, *, app: str, parameters: Mapping[str, Any], poll_ms: int, hash_basis: int, port: int = 6653,
-    mbps: float | None = None, hints: Path | None = None,
+    mbps: float | None = None, hints: Path | None = None, wires: Mapping[str, Any] | None = None, agent: Mapping[str, str] | None = None,
 ) -> Iterator[Controller]:  # fmt: skip
     """Start `app` (a module or a file) for a fabric; it gets the topology and its own parameters, nothing else.
 
     `mbps` is the rate that links were built for, which operators know and virtual ports do not tell; `hints` is where it
-    shall listen for announcements of a collective, when there will be any.
+    shall listen for announcements of a collective, when there will be any. `wires` is what else operators know of their
+    links (`fabric.policy.Wires`); `agent` says where hosts and ports take orders: the `socket`, and the file of the `token`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "topology.json").write_text(json.dumps(fabric.to_json()))
     setup = {"app": app, "port": port, "poll_ms": poll_ms, "hash_basis": hash_basis, "parameters": dict(parameters)}
-    setup |= {"mbps": mbps, "hints": str(hints) if hints else None}
+    setup |= {"mbps": mbps, "hints": str(hints) if hints else None, "wires": wires, "agent": agent}
     (folder / "controller.json").write_text(json.dumps(setup, indent=1))
     with contextlib.ExitStack() as lives:
         yield Controller(lives.enter_context(_life(folder)), lives)

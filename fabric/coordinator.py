@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fabric.background import run_flows
-from fabric.hints import Announced, announce
+from fabric.hints import BEGIN, PLAN, Announced, announce
 from fabric.kernel import die_with_parent, enter_namespace, namespace_of
 from fabric.rank import expected, initial, play, program
 from fabric.schedule import Schedule
@@ -109,6 +109,8 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
     loaded = _fork_loaded_hosts(plan, namespaces, children)
     deadline = time.monotonic() + _SETUP_DEADLINE_S
     for step in ("listen", "connect"):
+        if ranks and plan["hints"] and step == "connect":
+            _announce(plan, schedules, records, PLAN)
         for child in children:
             child.tell({"do": step})
         for child in children:
@@ -123,13 +125,13 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         time.sleep(max(0.0, begin + plan["load_lead_s"] - time.monotonic()) if ranks else 0.0)
     if ranks:
         if plan["hints"]:
-            _announce(plan, schedules, records)
+            _announce(plan, schedules, records, BEGIN)
         _iterate(plan, schedules, ranks, records)
     _finish(plan, ranks, loaded, records)
 
 
-def _announce(plan: Mapping[str, Any], schedules: Sequence[Schedule], records: IO[str]) -> None:
-    """Tell the controller the collective's connections and wait until it has placed them."""
+def _announce(plan: Mapping[str, Any], schedules: Sequence[Schedule], records: IO[str], phase: str) -> None:
+    """Tell the controller the collective's connections and wait until it has dealt with them."""
     edges = {tuple(edge[:3]): edge[3] for edge in plan["edges"]}
     carried = {edge: [item for schedule in schedules[:1] for item in schedule.transfers if item.connection == edge] for edge in edges}
     flows = [
@@ -138,10 +140,10 @@ def _announce(plan: Mapping[str, Any], schedules: Sequence[Schedule], records: I
     ]
     started = time.monotonic()
     try:
-        placed = announce(plan["hints"], flows, _SETUP_DEADLINE_S)
+        placed = announce(plan["hints"], flows, _SETUP_DEADLINE_S, phase)
     except (OSError, ValueError) as err:
         raise TrafficError(f"the controller did not answer the collective's hints: {err}; does it take them? remove collective.hints") from err
-    _write(records, event="hints", flows=len(flows), placed=placed, took_ms=1e3 * (time.monotonic() - started))
+    _write(records, event="hints" if phase == BEGIN else "plan", flows=len(flows), placed=placed, took_ms=1e3 * (time.monotonic() - started))
 
 
 def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequence[Child], records: IO[str]) -> None:

@@ -48,11 +48,14 @@ class EventCounters(event.EventBase):  # type: ignore[misc]
 
 
 class EventHint(event.EventBase):  # type: ignore[misc]
-    """A collective announced its flows; `placed` is to be called with how many have their paths."""
+    """A collective announced its flows; `placed` is to be called with how many have their paths.
 
-    def __init__(self, flows: list[Announced], placed: Callable[[int], None]) -> None:
+    `phase` says whether its connections are there already.
+    """
+
+    def __init__(self, phase: str, flows: list[Announced], placed: Callable[[int], None]) -> None:
         super().__init__()
-        self.flows, self.placed = flows, placed
+        self.phase, self.flows, self.placed = phase, flows, placed
 
 
 class EventReady(event.EventBase):  # type: ignore[misc]

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import statistics
 import tempfile
 import time
@@ -49,6 +50,7 @@ _SLOWEST_EXPECTED = 60  # times the ideal, before an iteration is called stalled
 _SHORTEST_DEADLINE_S = 20.0
 _CONTROLLER_PORT = 6653
 _HINTS = "hints.sock"  # in the run's state folder, whose path is short enough for a Unix socket
+_AGENT, _TOKEN = "agent.sock", "agent.token"  # there as well
 _TURN_S = 0.05
 _BEGINS = {"load": "begin", "release": "release"}  # records of the traffic that events count from; the first one does
 _OVS_SEND_BUFFER = 64 << 20
@@ -84,7 +86,7 @@ def shapes_of(point: Point) -> dict[Port, Shape]:
     """The shape of every port of a point's fabric."""
     links = point.links
     return {
-        port: Shape(links.mbps * scale, links.mtu, links.queue_packets, links.queue_bytes)
+        port: Shape(links.mbps * scale, links.mtu, links.queue_packets, links.queue_bytes, links.priority_floor)
         for port, scale in point.fabric.scale.items()
     }
 
@@ -145,9 +147,12 @@ def emulate(
 @contextlib.contextmanager
 def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provided) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
+    orders = plugins.defines(source, "on_answer")
+    agent = {"socket": str(place.folder / _AGENT), "token": str(place.folder / _TOKEN)} if orders else None
     control = controller_process(
         folder / "controller", point.fabric, app=source.module, parameters=plugins.rooted(point.controller.params, point.base),
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
+        wires=_wires(point), agent=agent,
         hints=place.folder / _HINTS if point.collective and point.collective.hints else None,
     )  # fmt: skip
     ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
@@ -165,8 +170,50 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
         marker = more.enter_context(best_marker()) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))
+        if agent:
+            more.enter_context(_agent(point, folder, net, agent, marker))
         controller.wait_ready()
         yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker)
+
+
+def _wires(point: Point) -> dict[str, Any]:
+    """What operators know of their links, for the controller."""
+    frame, ecn = point.links.mtu + ETHERNET_HEADER, point.links.ecn
+    return {
+        "frame": frame,
+        "queue_bytes": point.links.queue_bytes or (point.links.queue_packets or 0) * frame,
+        "floor": point.links.priority_floor,
+        "ecn": ecn and [ecn.min_packets * frame, ecn.max_packets * frame],
+        "transport": _transport(point),
+    }
+
+
+def _transport(point: Point) -> dict[str, int]:
+    """What every host's route is set to at the start."""
+    return {"rto_min_ms": point.transport.rto_min_ms}
+
+
+@contextlib.contextmanager
+def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], marker: Marker | None) -> Iterator[None]:
+    """The agent of hosts and ports, until the block ends; only who can read the token's file may give it orders."""
+    own = folder / "agent"
+    own.mkdir()
+    token = Path(where["token"])
+    token.unlink(missing_ok=True)
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(16))
+    request = {
+        "socket": where["socket"], "token": where["token"], "fabric": point.fabric.to_json(),
+        "hosts": {host.name: net.host_pid(host.name) for host in point.fabric.hosts},
+        "shapes": [[[port.node, port.number], asdict(shape)] for port, shape in net.shapes.items()],
+        "transports": {host.name: _transport(point) for host in point.fabric.hosts},
+        "marks": marker.told() if marker else None,
+    }  # fmt: skip
+    (own / "agent.json").write_text(json.dumps(request))
+    with companion("the agent of hosts and ports", "fabric.agent", own) as running:
+        running.wait_for("ready", 10, "open its socket")
+        yield
+        running.check_alive()
 
 
 def _idle_rtt_ms(up: _Running) -> float:

@@ -36,7 +36,8 @@ class FlowRecord:
     """What is known of one flow; times in seconds.
 
     `path` is where it goes, None while nobody said; `placed` when a rule of its own puts it there, else it is hashed, to
-    `hashed_to`. `opened` says that this direction opened the connection, `peak_mbps` is the most that was ever measured.
+    `hashed_to`. `opened` says that this direction opened the connection, `peak_mbps` is the most that was ever measured. `job` is
+    who announced it; `first` and `limit_mbps` are what its hosts were told, and confirmed.
     """
 
     key: FlowKey
@@ -53,6 +54,9 @@ class FlowRecord:
     mbps: float | None = None
     peak_mbps: float | None = None
     opened: bool = False
+    job: str | None = None
+    first: bool = False
+    limit_mbps: float | None = None
     evidence_at: float = float("-inf")
 
 
@@ -124,6 +128,7 @@ class FlowTable:
             FlowView(
                 record.key, record.src, record.dst, record.path, demand, record.mbps, record.signal,
                 movable=t - record.moved_at >= self.hold_s or t - record.first_seen < _ARRIVING_S,
+                job=record.job, first=record.first, limit_mbps=record.limit_mbps,
             )
             for record, demand in zip(chosen, demands, strict=True)
         )  # fmt: skip

@@ -1,7 +1,8 @@
 """Hints: a collective tells the controller, before its first byte, which flows it is about to make.
 
-One Unix socket in the run's state folder, one line of JSON each way: {"flows": [{"src_ip", "src_port", "dst_ip",
-"dst_port", "nbytes", "transfers"}]} goes in; {"placed": n} comes back when what the controller decided is in force.
+One Unix socket in the run's state folder, one line of JSON each way: {"phase": ..., "flows": [{"src_ip", "src_port",
+"dst_ip", "dst_port", "nbytes", "transfers", "job"}]} goes in; {"placed": n} comes back when what the controller decided is
+in force. It comes twice: as a `plan`, before the connections are opened, and at the `begin`, before the first byte.
 
 Comes in: flows, or a socket to listen at. Goes out: an answer. The announcing side is the traffic's; the listening one
 runs in the controller process, in Ryu's green threads, where `socket` is eventlet's.
@@ -18,7 +19,9 @@ from pathlib import Path
 
 from fabric.policy import FlowKey
 
-__all__ = ["Announced", "announce", "listen", "serve"]
+__all__ = ["BEGIN", "PLAN", "Announced", "announce", "listen", "serve"]
+
+PLAN, BEGIN = "plan", "begin"
 
 _LONGEST_LINE = 16 << 20
 
@@ -33,6 +36,7 @@ class Announced:
     dst_port: int
     nbytes: int
     transfers: int
+    job: str = "collective"
 
     @property
     def key(self) -> FlowKey:
@@ -40,7 +44,7 @@ class Announced:
         return FlowKey(self.src_ip, self.src_port, self.dst_ip, self.dst_port)
 
 
-def announce(path: str, flows: Iterable[Announced], deadline_s: float) -> int:
+def announce(path: str, flows: Iterable[Announced], deadline_s: float, phase: str = BEGIN) -> int:
     """Tell the controller, and wait until it has placed the flows; how many it placed.
 
     OSError (TimeoutError included) when nobody listens or answers.
@@ -48,7 +52,7 @@ def announce(path: str, flows: Iterable[Announced], deadline_s: float) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(deadline_s)
         channel.connect(path)
-        channel.sendall(json.dumps({"flows": [asdict(flow) for flow in flows]}).encode() + b"\n")
+        channel.sendall(json.dumps({"phase": phase, "flows": [asdict(flow) for flow in flows]}).encode() + b"\n")
         answer = _line(channel)
     return int(json.loads(answer)["placed"])
 
@@ -63,16 +67,18 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, place: Callable[[list[Announced]], int]) -> None:
-    """Answer announcements one after another with `place` until the listener is closed; what is none is ignored."""
+def serve(listener: socket.socket, place: Callable[[str, list[Announced]], int]) -> None:
+    """Answer announcements one after another with `place(phase, flows)` until the listener is closed; what is none is ignored."""
     while True:
         try:
             channel, _ = listener.accept()
         except OSError:
             return
         with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            flows = [Announced(**item) for item in json.loads(_line(channel))["flows"]]
-            channel.sendall(json.dumps({"placed": place(flows)}).encode() + b"\n")
+            message = json.loads(_line(channel))
+            flows = [Announced(**item) for item in message["flows"]]
+            placed = place(str(message.get("phase", BEGIN)), flows)
+            channel.sendall(json.dumps({"placed": placed}).encode() + b"\n")
 
 
 def _line(channel: socket.socket) -> bytes:

@@ -128,7 +128,11 @@ class Ecn(_Values):
 
 
 class Links(_Values):
-    """What every link is: its rate (Ethernet header counted), MTU in bytes, and queue in packets or in bytes."""
+    """What every link is: its rate (Ethernet header counted), MTU in bytes, and queue in packets or in bytes.
+
+    With `priority_floor` every port has two such queues: one for packets that were given priority, which goes first, and
+    one for all others, which keep this share of the rate at least.
+    """
 
     mbps: float = Field(gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[20])
     mtu: int = Field(1500, ge=576, le=9216, description="a whole number from 576 to 9216", examples=[9000])
@@ -140,6 +144,9 @@ class Links(_Values):
     )
     delay_ms: float | None = Field(None, ge=0, le=10_000, description="a number from 0 to 10000", examples=[1])
     loss_percent: float | None = Field(None, ge=0, lt=100, description="a number from 0, below 100", examples=[0.1])
+    priority_floor: float | None = Field(
+        None, gt=0, lt=1, description="a number above 0 and below 1", examples=[0.05]
+    )
     ecn: Ecn | None = Field(
         None, description="a mapping of min_packets, max_packets and headroom", examples=[{"min_packets": 20, "max_packets": 20}]
     )

@@ -1,24 +1,28 @@
 """Shaping of one direction of a link: what is asked, the netlink requests that make it, and what the kernel says it got.
 
-An HTB class limits the rate and one FIFO under it is the queue. The same description is built on every interface of
-every arm, and read back from the kernel before a result may be believed.
+An HTB class limits the rate and one FIFO under it is the queue. With a `floor` there are two classes under it, each with
+a FIFO of its own: packets with the DSCP `PRIORITY` go first, and all others keep that share of the rate at least. The
+same description is built on every interface of every arm, and read back from the kernel before a result may be believed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
 
-__all__ = ["ETHERNET_HEADER", "Shape", "differences", "read_shape", "requests"]
+__all__ = ["ETHERNET_HEADER", "PRIORITY", "Shape", "class_requests", "differences", "read_shape", "requests"]
 
 ETHERNET_HEADER = 14
+PRIORITY = 46  # the DSCP of packets that go first: expedited forwarding (RFC 3246)
 _ROOT = 0x10000  # handle 1:
 _CLASS = 0x10001  # class 1:1, the rate
-_QUEUE = 0x100000  # handle 10:, the FIFO
+_FIRST, _OTHERS = 0x10010, 0x10020  # classes 1:10 and 1:20 below it, where there is a floor
+_QUEUE, _FIRST_QUEUE = 0x100000, 0x110000  # handles 10: and 11:, the FIFOs
+_IPV4 = 0x0800  # ETH_P_IP
 _TICK_NS = 64  # PSCHED_TICKS: the unit in which the kernel keeps a burst
 _RATE_TOLERANCE = 1e-4
 
@@ -28,12 +32,17 @@ plugins.setdefault("bfifo", sched_pfifo)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A rate in Mb/s (Ethernet header counted), an MTU in bytes, and a queue limited in packets or in bytes."""
+    """A rate in Mb/s (Ethernet header counted), an MTU in bytes, and a queue limited in packets or in bytes.
+
+    `floor` is the share of the rate, 0..1, that packets without priority keep beside those with it, each in a queue of
+    its own; None is one queue for all.
+    """
 
     mbps: float
     mtu: int
     queue_packets: int | None = None
     queue_bytes: int | None = None
+    floor: float | None = None
 
     @property
     def frame(self) -> int:
@@ -48,35 +57,55 @@ class Shape:
 
 def requests(shape: Shape) -> list[tuple[str, str, dict[str, Any]]]:
     """The calls of pyroute2's `tc` that build the shape: (command, kind, arguments), in order."""
-    rate, frame = shape.bytes_per_second, shape.frame
     fifo, limit = ("pfifo", shape.queue_packets) if shape.queue_packets is not None else ("bfifo", shape.queue_bytes)
+    leaves = [(_QUEUE, _CLASS)] if shape.floor is None else [(_QUEUE, _OTHERS), (_FIRST_QUEUE, _FIRST)]
+    root = ("add", "htb", {"handle": _ROOT, "default": (leaves[0][1] & 0xFFFF)})
+    queues = [("add", fifo, {"handle": handle, "parent": parent, "limit": limit}) for handle, parent in leaves]
+    filters = [] if shape.floor is None else [_filter()]
+    return [root, *(("add-class", "htb", one) for one in class_requests(shape)), *queues, *filters]
+
+
+def class_requests(shape: Shape) -> list[dict[str, Any]]:
+    """The arguments of each class, the outermost first: they make it, and change it in place."""
+    rate, frame = shape.bytes_per_second, shape.frame
+    sizes = {"burst": frame, "cburst": frame, "mtu": frame, "quantum": frame}
+    whole = {"handle": _CLASS, "parent": _ROOT, "rate": rate, "ceil": rate, **sizes}
+    if shape.floor is None:
+        return [whole]
+    kept = round(rate * shape.floor)
     return [
-        ("add", "htb", {"handle": _ROOT, "default": 1}),
-        ("add-class", "htb", {
-            "handle": _CLASS, "parent": _ROOT, "rate": rate, "ceil": rate,
-            "burst": frame, "cburst": frame, "mtu": frame, "quantum": frame,
-        }),
-        ("add", fifo, {"handle": _QUEUE, "parent": _CLASS, "limit": limit}),
-    ]  # fmt: skip
+        whole,
+        {"handle": _FIRST, "parent": _CLASS, "rate": rate - kept, "ceil": rate, "prio": 0, **sizes},
+        {"handle": _OTHERS, "parent": _CLASS, "rate": kept, "ceil": rate, "prio": 1, **sizes},
+    ]
+
+
+def _filter() -> tuple[str, str, dict[str, Any]]:
+    """Packets with priority to their class, by the six bits of the DSCP: the two of ECN stand below them."""
+    key = f"{PRIORITY << 2:#04x}/0xfc+1"  # the second byte of the IP header
+    return ("add-filter", "u32", {"parent": _ROOT, "prio": 1, "protocol": _IPV4, "target": _FIRST, "keys": [key]})
 
 
 def read_shape(qdiscs: Iterable[Any], classes: Iterable[Any], mtu: int) -> tuple[Shape | None, int]:
     """What one interface really has, from the kernel's answers: (shape, burst in bytes); None where it is not ours."""
-    fifo = [qdisc for qdisc in qdiscs if qdisc["parent"] == _CLASS]
-    rate = [item for item in classes if item["handle"] == _CLASS]
-    if len(fifo) != 1 or len(rate) != 1 or fifo[0].get_attr("TCA_KIND") not in ("pfifo", "bfifo"):
+    rates = {item["handle"]: item.get_attr("TCA_OPTIONS").get_attr("TCA_HTB_PARMS") for item in classes}
+    leaves = [_OTHERS, _FIRST] if rates.keys() >= {_OTHERS, _FIRST} else [_CLASS]
+    fifos = [qdisc for qdisc in qdiscs if qdisc["parent"] in leaves]
+    kinds = {fifo.get_attr("TCA_KIND") for fifo in fifos}
+    limits = {int(fifo.get_attr("TCA_OPTIONS")["limit"]) for fifo in fifos if kinds <= {"pfifo", "bfifo"}}
+    if _CLASS not in rates or len(fifos) != len(leaves) or len(kinds) != 1 or len(limits) != 1:
         return None, 0
-    parms: Mapping[str, Any] = rate[0].get_attr("TCA_OPTIONS").get_attr("TCA_HTB_PARMS")
-    limit = int(fifo[0].get_attr("TCA_OPTIONS")["limit"])
-    in_packets = fifo[0].get_attr("TCA_KIND") == "pfifo"
+    parms, limit, in_packets = rates[_CLASS], limits.pop(), kinds == {"pfifo"}
     shape = Shape(
         mbps=parms["rate"] * 8 / 1e6,
         mtu=mtu,
         queue_packets=limit if in_packets else None,
         queue_bytes=None if in_packets else limit,
+        floor=rates[_OTHERS]["rate"] / parms["rate"] if len(leaves) > 1 else None,
     )
-    burst = max(parms["buffer"], parms["cbuffer"]) * _TICK_NS * 1e-9 * parms["rate"]
-    return shape if parms["rate"] == parms["ceil"] else None, math.floor(burst)
+    bursts = [max(one["buffer"], one["cbuffer"]) * _TICK_NS * 1e-9 * one["rate"] for one in rates.values()]
+    whole = all(one["ceil"] == parms["rate"] for one in rates.values())
+    return shape if whole else None, math.floor(max(bursts))
 
 
 def differences(asked: Shape, got: Shape | None, burst: int) -> list[str]:
@@ -90,6 +119,8 @@ def differences(asked: Shape, got: Shape | None, burst: int) -> list[str]:
         found.append(f"mtu {got.mtu} instead of {asked.mtu}")
     if (got.queue_packets, got.queue_bytes) != (asked.queue_packets, asked.queue_bytes):
         found.append(f"queue {_queue(got)} instead of {_queue(asked)}")
+    if (got.floor is None) != (asked.floor is None) or abs((got.floor or 0) - (asked.floor or 0)) > _RATE_TOLERANCE:
+        found.append(f"a floor of {got.floor} instead of {asked.floor}")
     if burst > asked.frame:
         found.append(f"burst {burst} bytes, more than one frame of {asked.frame}")
     return found

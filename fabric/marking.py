@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the sampler reads marks, and should start without these
     from fabric.graph import Port
     from fabric.links import Shape
 
-__all__ = ["BY_PHANTOM", "BY_TRUE_QUEUE", "MarkReader", "Marker", "Marks", "Threshold", "best_marker"]
+__all__ = ["BY_PHANTOM", "BY_TRUE_QUEUE", "MarkReader", "MarkSetter", "Marker", "Marks", "Threshold", "best_marker"]
 
 BY_TRUE_QUEUE, BY_PHANTOM = "bpf", "phantom"
 _OBJECTS = {BY_TRUE_QUEUE: "mark.o", BY_PHANTOM: "mark_phantom.o"}
@@ -116,7 +116,28 @@ class Marker:
 
     def told(self) -> dict[str, Any]:
         """What a `MarkReader` in another process needs: the map, and the interfaces' numbers."""
-        return {"map": self._seen.identity, "ports": {port.interface: index for port, (index, _) in self._ports.items()}}
+        return {
+            "by": self.by, "map": self._seen.identity, "asked": self._asked.identity,
+            "ports": {port.interface: index for port, (index, _) in self._ports.items()},
+        }  # fmt: skip
+
+
+class MarkSetter:
+    """Changes thresholds in another process than the marker's, from what that `told`."""
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._asked, self._ports, self._phantom = BpfMap.of_other(told["asked"]), told["ports"], told["by"] == BY_PHANTOM
+
+    def set(self, interface: str, min_bytes: int, max_bytes: int) -> tuple[int, int]:
+        """Have a port mark between these; what the program reads from now on. KeyError for a port that does not mark.
+
+        A phantom queue goes on draining as it did.
+        """
+        key = _KEY.pack(self._ports[interface])
+        rate, _, _, phantom, limit = _ASKED.unpack(self._asked[key])
+        self._asked[key] = _ASKED.pack(rate, min_bytes, max_bytes, phantom, limit)
+        _, *got, _, _ = _ASKED.unpack(self._asked[key])
+        return got[0], got[1]
 
 
 class MarkReader:

@@ -24,7 +24,7 @@ from pyroute2 import IPRoute
 from fabric.errors import RunError
 from fabric.graph import Fabric, Host, Port
 from fabric.kernel import inside_namespace, namespace_of, packets_with_ce, read_sysctl, set_sysctl, silence_ipv6
-from fabric.links import Shape, differences, read_shape, requests
+from fabric.links import Shape, class_requests, differences, read_shape, requests
 from fabric.marking import Marker, Threshold
 from fabric.offloads import offloads_left_on, switch_off_offloads
 from fabric.ovs import PrivateOvs
@@ -36,6 +36,7 @@ _RTAX_RTO_MIN = 13  # linux/rtnetlink.h
 _ADDRESS_PREFIX = 8  # every host is on 10.0.0.0/8, on-link
 _RECONNECT_MS = 1000  # the longest pause of a switch between two tries to reach its controller
 _IFF_UP = 1  # linux/if.h
+_ROOT_QDISC = 0x10000  # handle 1:, where fabric.links puts its filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class Network:
             with self._around(port), IPRoute() as netlink:
                 (index,) = netlink.link_lookup(ifname=port.interface)
                 # A class is changed in place; a new one, or a new root, would drop what waits below it.
-                _, kind, arguments = next(asked for asked in requests(self.in_force[port]) if asked[0] == "add-class")
-                netlink.tc("change-class", kind, index, **arguments)
+                for arguments in class_requests(self.in_force[port]):
+                    netlink.tc("change-class", "htb", index, **arguments)
         end = time.monotonic()
         for port in ports:
             with self._around(port), IPRoute() as netlink, _probe_socket() as channel:
@@ -365,6 +366,8 @@ def _differences(
         index = link["index"]
         got, burst = read_shape(qdiscs.get(index, []), netlink.get_classes(index), link.get_attr("IFLA_MTU"))
         wrong = differences(asked, got, burst)
+        if asked.floor is not None and not netlink.get_filters(index=index, parent=_ROOT_QDISC):
+            wrong.append("no filter leads packets with priority to their class")
         if (segments := link.get_attr("IFLA_GSO_MAX_SEGS")) != _SEGMENTS_A_PACKET:
             wrong.append(f"{segments} segments a packet instead of {_SEGMENTS_A_PACKET}")
         if down is not None and bool(link["flags"] & _IFF_UP) == (port in down):

@@ -13,7 +13,10 @@ from typing import Protocol
 from fabric.graph import Port
 from fabric.paths import Path
 
-__all__ = ["Action", "FlowKey", "FlowView", "LinkView", "Policy", "Reroute", "Reweight", "View"]
+__all__ = [
+    "Action", "FlowKey", "FlowView", "JobView", "Lever", "LinkView", "Policy", "Reroute", "Reweight", "SetEcn", "SetPriority", "SetRate",
+    "SetTransport", "Shift", "Transport", "View", "Wires",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,7 +44,8 @@ class FlowView:
     `path` is where it goes now, None when only a switch's hash knows. `demand_mbps` is what it would take were only the
     hosts' own links in its way; `mbps` what it was last measured to get, None before that. `signal` names what the
     belief that it is active rests on: syn, port-counters, flow-counters or hint. A flow that is not `movable` was moved
-    a moment ago and stays where it is for this tick.
+    a moment ago and stays where it is for this tick. `job` is the job that announced it, None for the background; `first`
+    says that its packets have priority, and `limit_mbps` what rate it was limited to, both as the hosts confirmed them.
     """
 
     key: FlowKey
@@ -52,6 +56,9 @@ class FlowView:
     mbps: float | None = None
     signal: str = "syn"
     movable: bool = True
+    job: str | None = None
+    first: bool = False
+    limit_mbps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ class LinkView:
 
     `mbps` is what it can carry now, in frames with their header as demands are: 0 when it is down, less than `configured_mbps` when
     telemetry found it degraded. `utilisation` is of the configured rate over the last period, 0..1. `backlog_bytes` and
-    `drops` (over the last period) are of its queue, None where the switch does not tell.
+    `drops` (over the last period) are of its queue, None where the switch does not tell. `ecn_bytes` is where it begins
+    to mark and where it marks every packet, as was confirmed last; None where it does not mark.
     """
 
     port: Port
@@ -69,11 +77,55 @@ class LinkView:
     utilisation: float = 0.0
     backlog_bytes: int | None = None
     drops: int | None = None
+    ecn_bytes: tuple[int, int] | None = None
 
     @property
     def up(self) -> bool:
         """Whether it carries anything."""
         return self.mbps > 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job that announced itself: the flows that it will use (source, destination) and bytes of each in an iteration.
+
+    `began` are the times, in seconds, at which its last iterations began, as far as it told; `delay_ms` is by how much
+    it was asked to shift.
+    """
+
+    name: str
+    flows: tuple[tuple[str, str], ...]
+    nbytes: tuple[int, ...]
+    began: tuple[float, ...] = ()
+    busy_s: tuple[float, ...] = ()
+    delay_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """What hosts' connections are set to by their routes; None is the kernel's own choice.
+
+    `cwnd_clamp` and `initcwnd` in packets are for connections to come, `rto_min_ms` for those that are there as well.
+    """
+
+    rto_min_ms: int | None = None
+    initcwnd: int | None = None
+    cwnd_clamp: int | None = None
+
+
+@dataclass(frozen=True)
+class Wires:
+    """What operators know of their links beside their rates: the largest frame, and the queue's limit, in bytes.
+
+    `floor` is the share of a link that packets without priority keep, None where queues know no priority; `rtt_ms` the
+    round trip across an idle fabric; `transport` what each host is set to.
+    """
+
+    frame: int
+    queue_bytes: int
+    floor: float | None = None
+    rtt_ms: float | None = None
+    transport: Mapping[str, Transport] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +135,8 @@ class View:
     `links` has every direction of every link. `flows` are the active ones, in a fixed order. `paths(src, dst)` are the
     shortest paths between two hosts whose links are all up, in a fixed order; empty when there is none.
     `groups` are what new and unplaced flows are hashed over: by (edge switch, edge switch of the destination), the
-    weights of the paths between the two, in the order of `switch_paths(edge, edge)`.
+    weights of the paths between the two, in the order of `switch_paths(edge, edge)`. `jobs` are those that announced
+    themselves; `wires` is None where nobody told.
     """
 
     t: float
@@ -94,6 +147,8 @@ class View:
     paths: Callable[[str, str], Sequence[Path]]
     groups: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     switch_paths: Callable[[str, str], Sequence[Path]] = lambda _src, _dst: ()
+    jobs: tuple[JobView, ...] = ()
+    wires: Wires | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +175,59 @@ class Reweight:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-Action = Reroute | Reweight
+@dataclass(frozen=True, slots=True)
+class SetPriority:
+    """Have a flow's packets, its acknowledgements included, go `first` in every queue on their way, or not any more."""
+
+    flow: FlowKey
+    first: bool
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SetRate:
+    """Limit a flow, or all that a host sends, to so many Mb/s (Ethernet header counted); None lifts the limit."""
+
+    target: FlowKey | str
+    mbps: float | None
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SetEcn:
+    """Have a switch's port mark from `min_bytes` of backlog on, and every packet from `max_bytes` on."""
+
+    port: Port
+    min_bytes: int
+    max_bytes: int
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SetTransport:
+    """Set what a host's connections go by."""
+
+    host: str
+    transport: Transport
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Have a job begin its iterations so much later from the next one on, once."""
+
+    job: str
+    delay_ms: float
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+Lever = SetPriority | SetRate | SetEcn | SetTransport | Shift
+Action = Reroute | Reweight | Lever
 
 
 class Policy(Protocol):

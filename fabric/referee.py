@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from fabric.errors import RequestError
 from fabric.labels import label_of
-from fabric.policy import Action, FlowKey, FlowView, Reroute, Reweight, View
+from fabric.orders import described
+from fabric.policy import Action, FlowKey, FlowView, Lever, Reroute, Reweight, SetEcn, SetPriority, SetRate, Shift, View
 
 __all__ = ["Held", "referee"]
 
@@ -23,16 +24,44 @@ def referee(view: View, actions: Iterable[Action]) -> tuple[list[Action], list[H
     allowed: list[Action] = []
     held: list[Held] = []
     for action in actions:
-        why = _against_reroute(view, flows, action) if isinstance(action, Reroute) else _against_reweight(view, action)
-        what = action.flow if isinstance(action, Reroute) else (action.switch, action.group)
+        why, what = _against(view, flows, action), _what(action)
         if why is None and what in done:
-            why = "it was moved already in this tick"
+            why = "it was moved already in this tick" if isinstance(action, (Reroute, Reweight)) else "it was set already in this tick"
         if why is None:
             done.add(what)
             allowed.append(action)
         else:
             held.append((action, why))
     return allowed, held
+
+
+def _what(action: Action) -> object:
+    """What an action changes; nothing is changed twice in a tick."""
+    if isinstance(action, Reroute):
+        return action.flow
+    if isinstance(action, Reweight):
+        return (action.switch, action.group)
+    return tuple(described(action)[key] for key in ("lever", "on"))
+
+
+def _against(view: View, flows: dict[FlowKey, FlowView], action: Action) -> str | None:
+    if isinstance(action, Reroute):
+        return _against_reroute(view, flows, action)
+    return _against_reweight(view, action) if isinstance(action, Reweight) else _against_lever(view, flows, action)
+
+
+def _against_lever(view: View, flows: dict[FlowKey, FlowView], action: Lever) -> str | None:
+    """What needs no asking; hosts and ports may refuse an order all the same."""
+    flow = action.flow if isinstance(action, SetPriority) else action.target if isinstance(action, SetRate) else None
+    if isinstance(flow, FlowKey) and flow not in flows:
+        return "no active flow is called so"
+    if isinstance(action, SetRate) and action.mbps is not None and not action.mbps > 0:
+        return f"got {action.mbps} Mb/s; accepted: a number above 0, or None for no limit"
+    if isinstance(action, SetEcn) and action.port not in view.links:
+        return "there is no such port"
+    if isinstance(action, Shift) and action.job not in [job.name for job in view.jobs]:
+        return "no job has announced itself so"
+    return None
 
 
 def _against_reroute(view: View, flows: dict[FlowKey, FlowView], action: Reroute) -> str | None:

@@ -121,7 +121,7 @@ class Rehearsal:
         for action in actions:
             if isinstance(action, Reroute):
                 self._reroute(action)
-            else:
+            elif isinstance(action, Reweight):
                 self._reweight(action)
         rates = self.rates()
         return Step(actions, rates, self.share_of_nb(rates))
@@ -187,6 +187,9 @@ class Rehearsal:
         for action in actions:
             if isinstance(action, Reroute):
                 self._check_path(action)
+            elif not isinstance(action, Reweight):
+                got = f"answered with {type(action).__name__}, which is for hosts and ports"
+                raise RequestError(f"policy: {got}; accepted: Reroute and Reweight, as there are only paths here")
             elif len(action.weights) != len(self.sets.between(action.switch, action.group)) or not sum(action.weights):
                 got = f"weights {action.weights} from {action.switch} to {action.group}"
                 raise RequestError(f"policy: got {got}; accepted: one for each path between them, not all 0")

@@ -1,0 +1,224 @@
+"""The agent of hosts and ports: does what the controller orders, reads each thing back, and writes both down.
+
+A process of its own beside the runner, as root, because a controller may be anybody's program and need not be. Its folder
+is in FABRIC_RUN: `agent.json` comes in, `agent.jsonl` goes out, a line for every order. It serves a Unix socket that only
+this user may open, and only to who knows the token. What it holds ends with it.
+
+What it can do, each where the thing really is: priority and rate of a flow at the sockets of its two ends, rate of a host
+at the shaper of its NIC, transport at its route, marking at the map that the port's program reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from fabric.errors import FabricError
+from fabric.graph import Fabric, Port
+from fabric.grasp import Grasp, reversed_flow
+from fabric.kernel import die_with_parent, inside_namespace, namespace_of
+from fabric.links import PRIORITY, Shape, class_requests, read_shape
+from fabric.marking import MarkSetter
+from fabric.orders import from_json, read_line, to_json
+from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
+from fabric.routes import set_transport
+
+_SO_MAX_PACING_RATE = 47
+_UNLIMITED = 0xFFFFFFFF
+_TCP_INFO_MSS = 16  # the offset of tcpi_snd_mss in struct tcp_info
+_TCP_INFO_BYTES = 104
+_DSCP_SHIFT = 2
+_PEER = struct.Struct("=3i")  # struct ucred
+
+
+class Refused(Exception):
+    """Why an order was not done, in one line."""
+
+
+class Agent:
+    """Does orders one after another; `request` is agent.json."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.fabric = Fabric.from_json(request["fabric"])
+        self.pids: dict[str, int] = request["hosts"]
+        self.shapes = {Port(*place): Shape(**shape) for place, shape in request["shapes"]}
+        self.grasp = Grasp(self.pids)
+        self.marks = MarkSetter(request["marks"]) if request.get("marks") else None
+        self.transports = {host: Transport(**told) for host, told in request["transports"].items()}
+        self._host_of = {nic.ip: host.name for host in self.fabric.hosts for nic in host.nics}
+        self._namespaces = {host: namespace_of(pid) for host, pid in self.pids.items()}
+
+    def do(self, order: Lever) -> Any:
+        """Do it, and give what is in force now, as JSON can hold it; Refused says why not."""
+        try:
+            if isinstance(order, SetPriority):
+                return self._priority(order)
+            if isinstance(order, SetRate):
+                return self._flow_rate(order.target, order.mbps) if isinstance(order.target, FlowKey) else self._host_rate(order)
+            if isinstance(order, SetEcn):
+                return self._ecn(order)
+            if isinstance(order, SetTransport):
+                return self._transport(order)
+            raise Refused(f"{order.job}: this run's traffic takes no shifts in time")
+        except (OSError, NetlinkError, FabricError, KeyError) as err:
+            raise Refused(f"{type(err).__name__}: {err}") from err
+
+    def _priority(self, order: SetPriority) -> list[int]:
+        if any(shape.floor is None for shape in self.shapes.values()):
+            raise Refused("no queue of this run tells priority apart; give the links a priority_floor")
+        wanted, got = PRIORITY if order.first else 0, []
+        for flow in (order.flow, reversed_flow(order.flow)):
+            with self._socket(flow) as held:
+                # The two bits of ECN below it are TCP's own, which keeps them whatever is set here.
+                held.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, wanted << _DSCP_SHIFT)
+                got.append(held.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) >> _DSCP_SHIFT)
+        if got != [wanted, wanted]:
+            raise Refused(f"asked for DSCP {wanted}, the sockets say {got}")
+        return got
+
+    def _flow_rate(self, flow: FlowKey, mbps: float | None) -> float | None:
+        with self._socket(flow) as held:
+            wanted = _UNLIMITED if mbps is None else _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame)
+            held.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, wanted)
+            got = held.getsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE) & _UNLIMITED
+        if got != wanted:
+            raise Refused(f"asked for {wanted} bytes/s, the socket says {got}")
+        return mbps
+
+    def _host_rate(self, order: SetRate) -> float:
+        host = str(order.target)
+        port = self.fabric.ports_of[host][0]
+        mbps = self.shapes[port].mbps if order.mbps is None else order.mbps
+        wanted = replace(self.shapes[port], mbps=mbps)
+        with inside_namespace(self._namespaces[host]), IPRoute() as netlink:
+            (index,) = netlink.link_lookup(ifname=port.interface)
+            for arguments in class_requests(wanted):
+                netlink.tc("change-class", "htb", index, **arguments)
+            got, _ = read_shape(netlink.get_qdiscs(index=index), netlink.get_classes(index), wanted.mtu)
+        if got is None or abs(got.mbps / mbps - 1) > 1e-4:
+            raise Refused(f"asked for {mbps:g} Mb/s, the shaper says {got}")
+        return got.mbps
+
+    def _ecn(self, order: SetEcn) -> list[int]:
+        if self.marks is None:
+            raise Refused("no queue of this run marks; give the links ecn")
+        if not 0 < order.min_bytes <= order.max_bytes:
+            raise Refused(f"got thresholds of {order.min_bytes} and {order.max_bytes} bytes; accepted: 0 < min <= max")
+        return list(self.marks.set(order.port.interface, order.min_bytes, order.max_bytes))
+
+    def _transport(self, order: SetTransport) -> dict[str, Any]:
+        now = self.transports[order.host]
+        asked = {key: value for key, value in asdict(order.transport).items() if value is not None}
+        with inside_namespace(self._namespaces[order.host]), IPRoute() as netlink:
+            self.transports[order.host] = set_transport(netlink, self.fabric.host_by_name[order.host], replace(now, **asked))
+        return asdict(self.transports[order.host])
+
+    def _host(self, ip: str) -> str:
+        if ip not in self._host_of:
+            raise Refused(f"no host of this fabric has the address {ip}")
+        return self._host_of[ip]
+
+    def _nic(self, host: str) -> Shape:
+        return self.shapes[self.fabric.ports_of[host][0]]
+
+    @contextlib.contextmanager
+    def _socket(self, flow: FlowKey) -> Iterator[socket.socket]:
+        host = self._host(flow.src_ip)
+        held = self.grasp.hold(host, flow)
+        if held is None:
+            raise Refused(f"{host} has no socket that sends {flow}")
+        with held:
+            yield held
+
+
+def _pacing(held: socket.socket, mbps: float, frame: int) -> int:
+    """The pacing rate in bytes of payload a second, which is what TCP counts, of a rate that counts whole frames."""
+    info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    mss = int(struct.unpack_from("=I", info, _TCP_INFO_MSS)[0])
+    return max(1, min(_UNLIMITED - 1, round(mbps * 1e6 / 8 * mss / frame)))
+
+
+class _Desk:
+    """Takes orders from whoever proves to be the controller; one at a time is done, whoever asks."""
+
+    def __init__(self, do: Callable[[Lever], Any], token: str, log: IO[str]) -> None:
+        self._do, self._token, self._log = do, token, log
+        self._one_at_a_time = threading.Lock()
+
+    def serve(self, listener: socket.socket) -> None:
+        while True:
+            channel, _ = listener.accept()
+            threading.Thread(target=self._talk, args=(channel,), daemon=True).start()
+
+    def _talk(self, channel: socket.socket) -> None:
+        # Whoever sends what is no order, or hangs up in between, is hung up on: the next one is served all the same.
+        with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            _, user, _ = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            token = str(json.loads(read_line(channel))["token"])
+            if user != os.geteuid() or not hmac.compare_digest(token, self._token):
+                _say(channel, {"error": "the token, or the user, is not the controller's of this run"})
+                return
+            _say(channel, {"welcome": True})
+            while True:
+                orders = json.loads(read_line(channel))["orders"]
+                with self._one_at_a_time:
+                    _say(channel, {"answers": [self._answer(order) for order in orders]})
+
+    def _answer(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        began = time.monotonic()
+        try:
+            lever = from_json(order)
+            answer: dict[str, Any] = {"got": self._do(lever)}
+            order = to_json(lever)
+        except (ValueError, KeyError, TypeError) as err:
+            answer = {"error": f"it is no order: {err}"}
+        except Refused as err:
+            answer = {"error": str(err)}
+        took_ms = 1e3 * (time.monotonic() - began)
+        line = {"t": round(began, 6), "order": order, **answer, "took_ms": round(took_ms, 3)}
+        self._log.write(json.dumps(line, separators=(",", ":")) + "\n")
+        return answer
+
+
+def _say(channel: socket.socket, message: Mapping[str, Any]) -> None:
+    channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def main() -> int:
+    """Serve until told to end."""
+    die_with_parent()
+    folder = Path(os.environ["FABRIC_RUN"])
+    request = json.loads((folder / "agent.json").read_text())
+    token = Path(request["token"]).read_text()
+    path = Path(request["socket"])
+    try:
+        agent = Agent(request)
+    except (OSError, FabricError) as err:
+        print(f"the agent cannot begin: {err}", file=sys.stderr)
+        return 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, open(folder / "agent.jsonl", "a", buffering=1) as log:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(4)
+        (folder / "ready").touch()
+        _Desk(agent.do, token, log).serve(listener)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
