@@ -36,9 +36,8 @@ from fabric.marking import MarkSetter
 from fabric.orders import from_json, read_line, to_json
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
 from fabric.routes import set_transport
+from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED
 
-_SO_MAX_PACING_RATE = 47
-_UNLIMITED = 0xFFFFFFFF
 _TCP_INFO_MSS = 16  # the offset of tcpi_snd_mss in struct tcp_info
 _TCP_INFO_BYTES = 104
 _DSCP_SHIFT = 2
@@ -92,9 +91,9 @@ class Agent:
 
     def _flow_rate(self, flow: FlowKey, mbps: float | None) -> float | None:
         with self._socket(flow) as held:
-            wanted = _UNLIMITED if mbps is None else _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame)
-            held.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, wanted)
-            got = held.getsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE) & _UNLIMITED
+            wanted = UNLIMITED if mbps is None else _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame)
+            held.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, wanted)
+            got = held.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE) & UNLIMITED
         if got != wanted:
             raise Refused(f"asked for {wanted} bytes/s, the socket says {got}")
         return mbps
@@ -149,7 +148,7 @@ def _pacing(held: socket.socket, mbps: float, frame: int) -> int:
     """The pacing rate in bytes of payload a second, which is what TCP counts, of a rate that counts whole frames."""
     info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     mss = int(struct.unpack_from("=I", info, _TCP_INFO_MSS)[0])
-    return max(1, min(_UNLIMITED - 1, round(mbps * 1e6 / 8 * mss / frame)))
+    return max(1, min(UNLIMITED - 1, round(mbps * 1e6 / 8 * mss / frame)))
 
 
 class _Desk:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fabric.silences import Silences
+from fabric.tcp import SO_MAX_PACING_RATE
 
 __all__ = ["FlowCount", "run_flows"]
 
@@ -25,7 +26,6 @@ _RECEIVE_BUFFER = 4 << 20  # many turns' worth, so that the flow never waits for
 # this they come in bursts of a turn, and a sender that lives on them, as DCTCP does, is led astray.
 _WANTS = 1 << 20
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
-_SO_MAX_PACING_RATE = 47  # without sch_fq TCP paces by itself
 
 
 @dataclass
@@ -78,7 +78,7 @@ def run_flows(
         poll.register(control, select.EPOLLIN)
     for channel, mbps in senders.values():
         if mbps is not None:
-            channel.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, round(mbps * 1e6 / 8))
+            channel.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, round(mbps * 1e6 / 8))  # without sch_fq TCP paces by itself
         poll.register(channel, select.EPOLLOUT)
     for channel in receivers.values():
         channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)

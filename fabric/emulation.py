@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,7 @@ def emulate(
         if (folder / "controller" / "decisions.jsonl").exists():  # a controller that moves flows: where did it leave them?
             (folder / "installed_after.json").write_text(json.dumps(_installed(up)))
         _write_recovery(up)
+        _follow_orders(up)
         wrong = up.network.read_back()
         record = _network_record(up, idle_rtt_ms, wrong)
         (folder / "network.json").write_text(json.dumps(record, indent=1))
@@ -214,6 +215,15 @@ def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], m
         running.wait_for("ready", 10, "open its socket")
         yield
         running.check_alive()
+
+
+def _follow_orders(up: _Running) -> None:
+    """What the agent did to NICs' rates is what is asked of them now."""
+    path = up.folder / "agent" / "agent.jsonl"
+    for line in map(json.loads, path.read_text().splitlines() if path.is_file() else []):
+        if line["order"].get("do") == "rate" and "host" in line["order"] and "got" in line:
+            port = up.point.fabric.ports_of[line["order"]["host"]][0]
+            up.network.in_force[port] = replace(up.network.in_force[port], mbps=line["got"])
 
 
 def _idle_rtt_ms(up: _Running) -> float:

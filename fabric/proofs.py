@@ -6,14 +6,15 @@ Comes in: a point and its record. Pure. What a shaper, a sysctl and a socket's c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fabric.experiment import Point
 from fabric.keys import Ecn
-from fabric.links import ETHERNET_HEADER
+from fabric.links import ETHERNET_HEADER, PRIORITY
 from fabric.recorded import Recorded
 
-__all__ = ["describe_ecn", "unproven"]
+__all__ = ["describe_ecn", "in_force", "unproven"]
 
 _SLACK_FRAMES = 2  # between a sample of the queue and the packet that finds it
 
@@ -27,10 +28,37 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
 
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
-    """What marking should have done and did not; empty where nothing marks."""
+    """What marking and the controller's orders should have done and did not; empty where there are none."""
+    return [*_lost(seen), *_of_marking(point, seen)]
+
+
+def _of_marking(point: Point, seen: Recorded) -> list[str]:
     if not point.links.ecn or not seen.network.get("marking"):
         return []
     return [*_silent(seen)] if point.transport.ecn is False else [*_marking(point, seen)]
+
+
+def _lost(seen: Recorded) -> Iterator[str]:
+    """What the agent set at a socket must be what the socket's owner finds there at the end, at both ends for priority."""
+    last = {(order["do"], *sorted(order["flow"].items())): order for order in in_force(seen) if "flow" in order}
+    ends = {(end["src_ip"], end["src_port"], end["dst_ip"], end["dst_port"], end["role"]): end for end in seen.sockets}
+    for order in last.values():
+        flow = order["flow"]
+        for role in ("sender", "receiver") if order["do"] == "priority" else ("sender",):
+            end = ends.get((flow["src_ip"], flow["src_port"], flow["dst_ip"], flow["dst_port"], role))
+            if end is not None and not _holds(order, end):
+                yield f"the {role} of {flow['src_ip']}:{flow['src_port']} was given {order['do']}, and had lost it at the end"
+
+
+def _holds(order: Mapping[str, Any], end: Mapping[str, Any]) -> bool:
+    if order["do"] == "priority":
+        return bool(end["dscp"] == (PRIORITY if order["first"] else 0))
+    return (end["pacing_limit"] is None) == (order["mbps"] is None)
+
+
+def in_force(seen: Recorded) -> list[dict[str, Any]]:
+    """The orders that were done, in order."""
+    return [line["order"] for line in seen.orders if "got" in line]
 
 
 def _silent(seen: Recorded) -> Iterator[str]:

@@ -60,6 +60,12 @@ class Recorded:
         return {(src, dst, channel): path for src, dst, channel, path in after["edges"]}, after["flows"]
 
     @cached_property
+    def orders(self) -> list[dict[str, Any]]:
+        """What hosts and ports were ordered and what came of it, in order; empty where nobody gives orders."""
+        path = self.folder / "agent" / "agent.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    @cached_property
     def decisions(self) -> list[dict[str, Any]] | None:
         """The controller's decision log; None where it keeps none."""
         there = (self.folder / "controller" / "decisions.jsonl").is_file()

@@ -118,7 +118,7 @@ def moved_nothing(
 ) -> str | None:
     """A controller that keeps a decision log, changed nothing until the window's end, and could have helped."""
     log = seen.decisions
-    if log is None or any(count(log, kind, (-np.inf, window[1])) for kind in ("reroute", "reweight")):
+    if log is None or any(count(log, kind, (-np.inf, window[1])) for kind in ("reroute", "reweight", "lever-in-force")):
         return None
     held = [line for line in log if line["event"] == "held" and window[0] <= line["t"] <= window[1]]
     if held:

@@ -84,6 +84,8 @@ class Row:
     busiest_port: str | None = None
     spine_bytes: int | None = None
     reroutes: int | None = None
+    levers: int | None = None
+    levers_refused: int | None = None
     recovery_data_ms: float | None = None
     recovery_dark_ms: float | None = None
     recovery_complete: bool | None = None

@@ -28,7 +28,7 @@ from fabric.predictions import (
     switches_between_ends,
 )
 from fabric.probes import recoveries
-from fabric.proofs import describe_ecn, unproven
+from fabric.proofs import describe_ecn, in_force, unproven
 from fabric.recorded import Recorded, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
@@ -212,7 +212,9 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
     """What the queues and sockets say of the window."""
     senders = [end for end in seen.sockets if end["role"] == "sender"]
     row = replace(
-        row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window), retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
+        row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window),
+        levers=len(in_force(seen)) if seen.orders else None, levers_refused=len(seen.orders) - len(in_force(seen)) if seen.orders else None,
+        retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
         spurious_retransmits=sum(end["spurious_retransmits"] for end in senders),
     )  # fmt: skip
     queues = seen.queues

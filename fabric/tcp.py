@@ -7,9 +7,11 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Endpoints", "TcpReport", "accept_from", "connect_from", "listen_on", "report"]
+__all__ = ["SO_MAX_PACING_RATE", "UNLIMITED", "Endpoints", "TcpReport", "accept_from", "connect_from", "listen_on", "report"]
 
 _TCP_INFO_SIZE = 256
+SO_MAX_PACING_RATE = 47  # asm-generic/socket.h
+UNLIMITED = 0xFFFFFFFF
 _OPTION_ECN = 8  # TCPI_OPT_ECN
 _CONNECT_DEADLINE_S = 20.0
 
@@ -26,7 +28,10 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class TcpReport:
-    """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h); `ecn` when both ends agreed on it."""
+    """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h); `ecn` when both ends agreed on it.
+
+    `dscp` is what its packets carry, `pacing_limit` in bytes of payload a second what it may send, None without a limit.
+    """
 
     tcp: str
     rto_ms: float
@@ -41,6 +46,8 @@ class TcpReport:
     data_segments_out: int
     segments_out: int
     ecn: bool = False
+    dscp: int = 0
+    pacing_limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
@@ -94,10 +101,12 @@ def report(end: socket.socket) -> TcpReport:
         return int(struct.unpack_from("=Q", info, offset)[0])
 
     name = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).split(b"\0")[0].decode()
+    pacing = end.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE) & UNLIMITED
     return TcpReport(
         tcp=name, rto_ms=word(8) / 1000, mss=word(16), rtt_ms=word(68) / 1000, retransmits=word(100),
         bytes_received=long(128), segments_out=word(136), data_segments_out=word(156), delivered=word(192),
         ce_marked=word(196), bytes_sent=long(200), spurious_retransmits=word(216), ecn=bool(info[5] & _OPTION_ECN),
+        dscp=end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) >> 2, pacing_limit=None if pacing == UNLIMITED else pacing,
     )  # fmt: skip
 
 
