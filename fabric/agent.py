@@ -11,29 +11,26 @@ at the shaper of its NIC, transport at its route, marking at the map that the po
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import os
 import socket
 import struct
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fabric.desk import Desk, Refused, listening
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port
 from fabric.grasp import Grasp, reversed_flow
 from fabric.kernel import die_with_parent, inside_namespace, namespace_of
 from fabric.links import PRIORITY, Shape, class_requests, read_shape
 from fabric.marking import MarkSetter
-from fabric.orders import from_json, read_line, to_json
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
 from fabric.routes import set_transport
 from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED
@@ -41,11 +38,6 @@ from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED
 _TCP_INFO_MSS = 16  # the offset of tcpi_snd_mss in struct tcp_info
 _TCP_INFO_BYTES = 104
 _DSCP_SHIFT = 2
-_PEER = struct.Struct("=3i")  # struct ucred
-
-
-class Refused(Exception):
-    """Why an order was not done, in one line."""
 
 
 class Agent:
@@ -151,52 +143,6 @@ def _pacing(held: socket.socket, mbps: float, frame: int) -> int:
     return max(1, min(UNLIMITED - 1, round(mbps * 1e6 / 8 * mss / frame)))
 
 
-class _Desk:
-    """Takes orders from whoever proves to be the controller; one at a time is done, whoever asks."""
-
-    def __init__(self, do: Callable[[Lever], Any], token: str, log: IO[str]) -> None:
-        self._do, self._token, self._log = do, token, log
-        self._one_at_a_time = threading.Lock()
-
-    def serve(self, listener: socket.socket) -> None:
-        while True:
-            channel, _ = listener.accept()
-            threading.Thread(target=self._talk, args=(channel,), daemon=True).start()
-
-    def _talk(self, channel: socket.socket) -> None:
-        # Whoever sends what is no order, or hangs up in between, is hung up on: the next one is served all the same.
-        with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            _, user, _ = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            token = str(json.loads(read_line(channel))["token"])
-            if user != os.geteuid() or not hmac.compare_digest(token, self._token):
-                _say(channel, {"error": "the token, or the user, is not the controller's of this run"})
-                return
-            _say(channel, {"welcome": True})
-            while True:
-                orders = json.loads(read_line(channel))["orders"]
-                with self._one_at_a_time:
-                    _say(channel, {"answers": [self._answer(order) for order in orders]})
-
-    def _answer(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        began = time.monotonic()
-        try:
-            lever = from_json(order)
-            answer: dict[str, Any] = {"got": self._do(lever)}
-            order = to_json(lever)
-        except (ValueError, KeyError, TypeError) as err:
-            answer = {"error": f"it is no order: {err}"}
-        except Refused as err:
-            answer = {"error": str(err)}
-        took_ms = 1e3 * (time.monotonic() - began)
-        line = {"t": round(began, 6), "order": order, **answer, "took_ms": round(took_ms, 3)}
-        self._log.write(json.dumps(line, separators=(",", ":")) + "\n")
-        return answer
-
-
-def _say(channel: socket.socket, message: Mapping[str, Any]) -> None:
-    channel.sendall(json.dumps(message).encode() + b"\n")
-
-
 def main() -> int:
     """Serve until told to end."""
     die_with_parent()
@@ -209,13 +155,9 @@ def main() -> int:
     except (OSError, FabricError) as err:
         print(f"the agent cannot begin: {err}", file=sys.stderr)
         return 1
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, open(folder / "agent.jsonl", "a", buffering=1) as log:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(4)
+    with listening(path) as listener, open(folder / "agent.jsonl", "a", buffering=1) as log:
         (folder / "ready").touch()
-        _Desk(agent.do, token, log).serve(listener)
+        Desk(agent.do, token, log).serve(listener)
     return 0
 
 

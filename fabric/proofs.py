@@ -40,6 +40,8 @@ def _of_marking(point: Point, seen: Recorded) -> list[str]:
 
 def _lost(seen: Recorded) -> Iterator[str]:
     """What the agent set at a socket must be what the socket's owner finds there at the end, at both ends for priority."""
+    if not seen.orders:
+        return
     last = {(order["do"], *sorted(order["flow"].items())): order for order in in_force(seen) if "flow" in order}
     ends = {(end["src_ip"], end["src_port"], end["dst_ip"], end["dst_port"], end["role"]): end for end in seen.sockets}
     for order in last.values():

@@ -138,17 +138,19 @@ def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEA
 def controlled_fabric(
     folder: Path, fabric: Fabric, app: str, *, parameters: Mapping[str, Any] | None = None,
     switches: Sequence[Switch] | None = None, wait: bool = True, hash_basis: int = _HASH_BASIS, poll_ms: int = 100,
-    proxied: bool = False,
+    proxied: bool = False, **told: Any,
 ) -> Iterator[ControlledFabric]:  # fmt: skip
     """A fabric under control in `folder`, ready unless told not to `wait`; RunError when the app does not get there.
 
-    `app` is a module or a file; `switches` are those to connect at first, all by default. `folder` must be short: Unix
+    `app` is a module or a file; `switches` are those to connect at first, all by default; `told` is what else
+    `controller_process` takes. `folder` must be short: Unix
     sockets lie in it.
     """
     port, own = _free_port(), folder / "controller"
     with ExitStack() as stack:
         controller = stack.enter_context(controller_process(
             own, fabric, app=app, parameters=parameters or {}, poll_ms=poll_ms, hash_basis=hash_basis, port=port,
+            **told,
         ))  # fmt: skip
         ovs = stack.enter_context(private_ovs(folder / "ovs", "dummy"))
         proxy = stack.enter_context(openflow_proxy(port)) if proxied else None

@@ -160,7 +160,7 @@ CASES: dict[str, tuple[str, str]] = {
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),
         "bad.yaml:3: links.queue_packet: got an unknown key; accepted: mbps, mtu, queue_packets, queue_bytes,"
-        " delay_ms, loss_percent, ecn; did you mean queue_packets?",
+        " delay_ms, loss_percent, priority_floor, ecn; did you mean queue_packets?",
     ),
     "no question": (
         changed(question=""),
@@ -329,7 +329,8 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a policy misspelt": (
         changed(controller="controller: {use: adaptive, policy: exakt}"),
-        "bad.yaml:4: controller.policy: got 'exakt'; accepted: annealing, exact, first-fit, least-loaded, weighted, "
+        "bad.yaml:4: controller.policy: got 'exakt'; accepted: annealing, combined, ecn-tuner, exact, first-fit, incast-guard, "
+        "least-loaded, max-min, priority, weighted, "
         "pkg.module:attr, or ./file.py[:attr]; did you mean exact?",
     ),
     "an option the policy has not": (

@@ -24,8 +24,8 @@ def test_list_names_the_built_ins() -> None:
     """By the same entry points that a third party would use."""
     lines = [json.loads(line) for line in fabriclab("list", "--json", code=0).stdout.splitlines()]
     found = {line["kind"]: line["names"] for line in lines}
-    assert found["controller"] == ["adaptive", "ecmp", "single-path", "two-level"]
-    assert found["policy"] == ["annealing", "exact", "first-fit", "least-loaded", "weighted"]
+    assert found["controller"] == ["adaptive", "congestion", "ecmp", "single-path", "two-level"]
+    assert found["policy"] == ["annealing", "combined", "ecn-tuner", "exact", "first-fit", "least-loaded", "weighted"]
     assert found["topology"] == ["fat-tree", "single-switch"]
 
 

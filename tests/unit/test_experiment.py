@@ -198,7 +198,7 @@ def test_defaults_are_what_the_documentation_says(load: Load) -> None:
     ).points[0]  # fmt: skip
     assert (point.seed, point.repeat, point.poll_ms, point.load, point.variant) == (1, 1, 100, (), "ecmp")
     assert point.links.model_dump() == {
-        "mbps": 20, "mtu": 1500, "queue_packets": 50, "queue_bytes": None,
+        "mbps": 20, "mtu": 1500, "queue_packets": 50, "queue_bytes": None, "priority_floor": None,
         "delay_ms": None, "loss_percent": None, "ecn": None,
     }  # fmt: skip
     assert point.transport.model_dump() == {"tcp": "cubic", "rto_min_ms": 200, "ecn": None}

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from fabric.hints import Announced, announce, listen, serve
+from fabric.hints import BEGIN, PLAN, Announced, announce, listen, serve
 
 FLOWS = [Announced("10.0.0.2", 20000, "10.1.0.2", 5001, 1 << 20, 30), Announced("10.1.0.2", 20001, "10.0.0.2", 5002, 1 << 20, 30)]
 
@@ -23,17 +23,17 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_answer_comes_when_the_flows_are_placed(path: Path) -> None:
     """The controller's side gets what was announced, and its number goes back."""
-    heard: list[list[Announced]] = []
+    heard: list[tuple[str, list[Announced]]] = []
 
-    def place(flows: list[Announced]) -> int:
-        heard.append(flows)
+    def place(phase: str, flows: list[Announced]) -> int:
+        heard.append((phase, flows))
         return len(flows)
 
     with listen(path) as listener:
         Thread(target=serve, args=(listener, place), daemon=True).start()
-        assert announce(str(path), FLOWS, 5.0) == 2
+        assert announce(str(path), FLOWS, 5.0, PLAN) == 2
         assert announce(str(path), FLOWS[:1], 5.0) == 1
-    assert heard == [FLOWS, FLOWS[:1]]
+    assert heard == [(PLAN, FLOWS), (BEGIN, FLOWS[:1])]
     assert str(FLOWS[0].key) == "10.0.0.2:20000>10.1.0.2:5001"
 
 
@@ -47,7 +47,7 @@ def test_only_the_same_user_may_speak(path: Path) -> None:
 def test_nonsense_is_ignored_and_the_next_one_heard(nonsense: bytes, path: Path) -> None:
     """Whoever says it gets no answer; the server lives on."""
     with listen(path) as listener:
-        Thread(target=serve, args=(listener, len), daemon=True).start()
+        Thread(target=serve, args=(listener, lambda _, flows: len(flows)), daemon=True).start()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(5)
             channel.connect(str(path))
@@ -76,8 +76,10 @@ def test_an_announcement_is_one_line_of_json(path: Path) -> None:
         channel, _ = listener.accept()
         with channel, channel.makefile("rb") as file:
             line = json.loads(file.readline())
+    assert line["phase"] == BEGIN
     assert line["flows"][0] == {
         "src_ip": "10.0.0.2", "src_port": 20000, "dst_ip": "10.1.0.2", "dst_port": 5001, "nbytes": 1 << 20, "transfers": 30,
+        "job": "collective",
     }  # fmt: skip
 
 

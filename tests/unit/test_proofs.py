@@ -32,6 +32,7 @@ class Seen:
         )  # fmt: skip
         port = {"packets": 900, "capable": 800, "marked": 100, "marked_before": 0, "not_capable": 5, "bytes": 1, "most_bytes": 31 * FRAME}
         self.network: dict[str, Any] = {"marking": {"by": "bpf", "ports": {"s0-eth1": port}, "ce_received": {"h0": 60, "h1": 40}}}
+        self.orders: list[dict[str, Any]] = []
         self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
         self.happened: list[Happened] = []
 
@@ -137,3 +138,46 @@ def test_thresholds_in_words() -> None:
     assert describe_ecn(None) is None
     assert describe_ecn(STEP) == "20 packets"
     assert describe_ecn(Ecn(min_packets=5, max_packets=9, headroom=0.95)) == "5 to 9 packets of a phantom queue at 0.95"
+
+
+# -- orders
+
+FLOW = {"src_ip": "10.0.0.2", "src_port": 20000, "dst_ip": "10.1.0.2", "dst_port": 5001}
+
+
+def ordered(*orders: dict[str, Any], **ends: Any) -> Seen:
+    """Orders that were done, and what the two ends of their flow say afterwards."""
+    seen = Seen()
+    seen.network = {}
+    seen.orders = [{"order": {"flow": {**FLOW, "protocol": 6}, **order}, "got": 1} for order in orders]
+    seen.sockets = [{**FLOW, "role": role, "dscp": 0, "pacing_limit": None, **ends.get(role, {})} for role in ("sender", "receiver")]
+    return seen
+
+
+FIRST, LAST = {"do": "priority", "first": True}, {"do": "priority", "first": False}
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost"),
+    [
+        (ordered(FIRST, sender={"dscp": 46}, receiver={"dscp": 46}), []),
+        (ordered(FIRST, sender={"dscp": 46}), ["receiver"]),
+        (ordered(FIRST), ["sender", "receiver"]),
+        (ordered(FIRST, LAST), []),
+        (ordered(LAST, FIRST), ["sender", "receiver"]),
+        (ordered({"do": "rate", "mbps": 3.0}), ["sender"]),
+        (ordered({"do": "rate", "mbps": 3.0}, sender={"pacing_limit": 375000}), []),
+        (ordered({"do": "rate", "mbps": 3.0}, {"do": "rate", "mbps": None}), []),
+    ],
+)
+def test_what_was_set_at_a_socket_is_there_at_the_end(seen: Seen, lost: list[str]) -> None:
+    """The last order counts; acknowledgements need priority as well, rates do not concern them."""
+    found = told(seen, None)
+    assert [words.split()[1] for words in found] == lost
+
+
+def test_an_order_that_was_refused_need_not_be_in_force() -> None:
+    """It is counted, not proven."""
+    seen = ordered(FIRST)
+    seen.orders[0].pop("got")
+    assert told(seen, None) == []

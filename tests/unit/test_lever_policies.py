@@ -1,0 +1,225 @@
+"""Policies that pull levers: what each asks of hosts and ports, and that it comes to rest once it has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controllers.policies.combined import Combined
+from controllers.policies.ecn_tuner import EcnTuner
+from controllers.policies.incast_guard import IncastGuard
+from controllers.policies.max_min import MaxMin
+from controllers.policies.priority import Priority
+from fabric.graph import Fabric, Port
+from fabric.paths import PathSets
+from fabric.policy import (
+    Action,
+    FlowKey,
+    FlowView,
+    JobView,
+    LinkView,
+    Reroute,
+    SetEcn,
+    SetPriority,
+    SetRate,
+    SetTransport,
+    Transport,
+    View,
+    Wires,
+)
+from topologies.fat_tree import fat_tree
+from topologies.single_switch import single_switch
+
+FABRIC, STAR = fat_tree(4), single_switch(16)
+SETS = {id(fabric): PathSets(fabric) for fabric in (FABRIC, STAR)}
+WIRES = Wires(frame=1514, queue_bytes=50 * 1514, floor=0.05)
+
+
+def flow(fabric: Fabric, number: int, src: str, dst: str, choice: int = 0, **more: Any) -> FlowView:
+    """A flow on one of its paths."""
+    paths = SETS[id(fabric)](src, dst)
+    key = FlowKey(fabric.host_by_name[src].ip, 20000 + number, fabric.host_by_name[dst].ip, 5001 + number)
+    return FlowView(key, src, dst, paths[choice % len(paths)], 10.0, **more)
+
+
+def view(fabric: Fabric, flows: Sequence[FlowView], wires: Wires | None = WIRES, **more: Any) -> View:
+    """Links of 10 Mb/s."""
+    sets = SETS[id(fabric)]
+    links = {port: LinkView(port, 10.0, 10.0) for port in fabric.peer}
+    return View(0.0, 1, 0.1, links, tuple(flows), sets, {}, sets.between, wires=wires, **more)
+
+
+# -- priority
+
+
+def test_a_jobs_flows_go_first_and_nobody_elses() -> None:
+    """Each is asked for once; one that goes first is left alone."""
+    flows = [
+        flow(FABRIC, 0, "p0e0h0", "p1e0h0", job="ring"), flow(FABRIC, 1, "p0e0h1", "p1e0h1"),
+        flow(FABRIC, 2, "p1e0h0", "p2e0h0", job="ring", first=True),
+    ]  # fmt: skip
+    (order,) = Priority().decide(view(FABRIC, flows))
+    assert isinstance(order, SetPriority) and (order.flow, order.first) == (flows[0].key, True)
+
+
+@pytest.mark.parametrize("wires", [None, replace(WIRES, floor=None)])
+def test_where_queues_know_no_priority_none_is_asked_for(wires: Wires | None) -> None:
+    """It would be refused every time."""
+    flows = [flow(FABRIC, 0, "p0e0h0", "p1e0h0", job="ring")]
+    assert Priority().decide(view(FABRIC, flows, wires)) == []
+
+
+# -- combined
+
+
+def two_of_a_job() -> list[FlowView]:
+    """Two flows of a job from two hosts of an edge over the same uplink; each of the hosts also sends background."""
+    return [
+        flow(FABRIC, 0, "p0e0h0", "p1e0h0", 0, job="ring", first=True), flow(FABRIC, 1, "p0e0h1", "p1e1h0", 0, job="ring", first=True),
+        flow(FABRIC, 2, "p0e0h0", "p2e0h0", 0), flow(FABRIC, 3, "p0e0h1", "p3e0h0", 0),
+    ]  # fmt: skip
+
+
+def test_flows_that_go_first_are_booked_by_all_that_they_will_take() -> None:
+    """Beside background on the same NICs they would pass for halves that fit on one uplink."""
+    flows = two_of_a_job()
+    halves = [replace(one, demand_mbps=5.0) for one in flows]
+    moves = [action for action in Combined().decide(view(FABRIC, halves)) if isinstance(action, Reroute)]
+    paths = {one.key: one.path for one in flows} | {move.flow: move.path for move in moves}
+    uplinks = [paths[one.key][1] for one in flows[:2]]  # type: ignore[index]
+    assert uplinks[0] != uplinks[1]
+
+
+def test_combined_without_a_floor_is_exact() -> None:
+    """Nothing goes first then, and halves are halves."""
+    halves = [replace(one, demand_mbps=5.0) for one in two_of_a_job()]
+    assert Combined().decide(view(FABRIC, halves[:2], replace(WIRES, floor=None))) == []
+
+
+# -- max-min
+
+
+def limits(actions: Sequence[Action]) -> dict[FlowKey, float]:
+    """The rates that were ordered."""
+    return {action.target: action.mbps for action in actions if isinstance(action, SetRate)}  # type: ignore[misc]
+
+
+def test_shares_of_one_link_are_equal_and_leave_room() -> None:
+    """Three into one receiver: a third of 95 % each; the fourth, elsewhere, gets 95 % for itself."""
+    flows = [flow(STAR, n, f"h{n}", "h9") for n in range(3)] + [flow(STAR, 3, "h3", "h8")]
+    rates = limits(MaxMin().decide(view(STAR, flows)))
+    assert [rates[one.key] for one in flows] == pytest.approx([9.5 / 3] * 3 + [9.5], rel=1e-4)
+
+
+def test_a_flow_that_wants_less_leaves_the_rest_to_others() -> None:
+    """One that used a fifth of its limit is given a little more than it used, and no more."""
+    flows = [
+        flow(STAR, 0, "h0", "h9", limit_mbps=4.75, mbps=0.95),
+        flow(STAR, 1, "h1", "h9", limit_mbps=4.75, mbps=4.7),
+    ]  # fmt: skip
+    rates = limits(MaxMin().decide(view(STAR, flows)))
+    assert [rates[one.key] for one in flows] == pytest.approx([0.95 * 1.25, 9.5 - 0.95 * 1.25], rel=1e-4)
+
+
+def test_limits_that_are_right_are_left_alone() -> None:
+    """Within the step."""
+    flows = [flow(STAR, n, f"h{n}", "h9", limit_mbps=limit, mbps=4.7) for n, limit in enumerate((4.75, 4.8))]
+    assert MaxMin().decide(view(STAR, flows)) == []
+    assert len(MaxMin(step=0.001).decide(view(STAR, flows))) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15), st.integers(0, 3)), min_size=1, max_size=24))
+def test_no_link_is_ever_given_more_than_its_headroom(pairs: list[tuple[int, int, int]]) -> None:
+    """Whatever flows there are; and each is stopped by a link that is full, or takes all of its NIC's share."""
+    hosts = [host.name for host in FABRIC.hosts]
+    flows = [flow(FABRIC, n, hosts[a], hosts[b], choice) for n, (a, b, choice) in enumerate(pairs) if a != b]
+    rates = limits(MaxMin(route=False).decide(view(FABRIC, flows)))
+    load = {port: sum(rates[one.key] for one in flows if port in (one.path or ())) for port in FABRIC.peer}
+    assert max(load.values()) <= 9.5 + 1e-3
+    for one in flows:
+        assert any(load[port] >= 9.5 - 1e-2 for port in one.path or ())
+
+
+def test_a_headroom_that_is_none_is_refused() -> None:
+    """With what would do."""
+    with pytest.raises(ValueError, match="accepted: above 0 and at most 1"):
+        MaxMin(headroom=1.5)
+
+
+# -- incast-guard
+
+
+def incast(senders: int, **more: Any) -> View:
+    """A job in which all send to host 0."""
+    job = JobView("gather", tuple((f"h{n + 1}", "h0") for n in range(senders)), (8192,) * senders)
+    return view(STAR, [], jobs=(job,), **more)
+
+
+def test_windows_of_an_incast_fit_its_queue() -> None:
+    """15 senders on a queue of 50 frames: 3 frames each, and a time-out after all of it has drained."""
+    orders = IncastGuard().decide(incast(15))
+    assert {order.host for order in orders if isinstance(order, SetTransport)} == {f"h{n}" for n in range(1, 16)}
+    (transport,) = {order.transport for order in orders if isinstance(order, SetTransport)}
+    # 50 frames of 1514 bytes take 60.6 ms at 10 Mb/s; idle, a frame and its acknowledgement cross two links in 2.5 ms.
+    assert transport == Transport(rto_min_ms=64, initcwnd=3, cwnd_clamp=3)
+
+
+def test_hosts_that_are_set_so_are_left_alone() -> None:
+    """It comes to rest."""
+    first = {order.host: order.transport for order in IncastGuard().decide(incast(15)) if isinstance(order, SetTransport)}
+    assert IncastGuard().decide(incast(15, wires=replace(WIRES, transport=first))) == []
+
+
+def test_a_window_is_never_less_than_two_packets() -> None:
+    """A single one would wait for the receiver's timer."""
+    orders = IncastGuard().decide(incast(15, wires=replace(WIRES, queue_bytes=1514)))
+    assert {order.transport.cwnd_clamp for order in orders if isinstance(order, SetTransport)} == {2}
+
+
+def test_few_senders_are_no_incast() -> None:
+    """Two share a link well; and who does not know the queue does not guess."""
+    assert IncastGuard().decide(incast(2)) == []
+    assert IncastGuard().decide(incast(15, wires=None)) == []
+
+
+# -- ecn-tuner
+
+
+def port_view(utilisation: float, backlog: int, ecn: tuple[int, int] | None) -> View:
+    """One port that shows this, all others idle."""
+    port = Port("s0", 1)
+    base = view(STAR, [])
+    link = replace(base.links[port], utilisation=utilisation, backlog_bytes=backlog, ecn_bytes=ecn)
+    return replace(base, links={**base.links, port: link})
+
+
+def judged(utilisation: float, backlog: int, ecn: tuple[int, int] | None = (15140, 15140)) -> list[SetEcn]:
+    """What the tuner orders after five looks."""
+    tuner = EcnTuner(every=5)
+    return [order for _ in range(5) for order in tuner.decide(port_view(utilisation, backlog, ecn)) if isinstance(order, SetEcn)]
+
+
+def test_a_port_that_falls_short_marks_later_and_a_full_one_earlier() -> None:
+    """By the factors; a port that nobody waits at, or that does not mark, is left alone."""
+    assert [(order.min_bytes, order.max_bytes) for order in judged(0.8, 3000)] == [(22710, 22710)]
+    assert [(order.min_bytes, order.max_bytes) for order in judged(0.99, 3000)] == [(12869, 12869)]
+    assert judged(0.8, 0) == judged(0.1, 3000) == judged(0.99, 3000, None) == []
+
+
+def test_thresholds_stay_within_the_queue() -> None:
+    """Not below a frame, not above half of it."""
+    assert judged(0.99, 3000, (1514, 1514)) == []
+    assert judged(0.6, 3000, (37850, 37850)) == []
+
+
+def test_nothing_is_judged_before_its_time() -> None:
+    """Nor by looks at an idle port."""
+    tuner = EcnTuner(every=5)
+    looks = [port_view(0.99, 3000, (15140, 15140))] * 4 + [port_view(0.0, 0, (15140, 15140))] * 9
+    assert all(tuner.decide(look) == [] for look in looks)
