@@ -1,7 +1,7 @@
 """What runs inside a host: one rank of a collective, playing its part of a Schedule over real TCP sockets.
 
 A rank knows nothing of algorithms: it sends each transfer when those it waits for are complete, adds or copies what it
-receives, and afterwards checks every element of the result.
+receives, and afterwards checks every element of the result, where the schedule says that it must hold it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def initial(rank: int, elements: int, iteration: int, dtype: str) -> npt.NDArray
 def expected(
     ranks: int, elements: int, iteration: int, dtype: str, *, groups: int = 1, rank: int = 0
 ) -> npt.NDArray[np.generic]:
-    """What `rank` must end with: the sum of `initial` over all ranks of its group, those equal to it mod `groups`."""
+    """The sum of `initial` over all ranks of the group of `rank`, those equal to it mod `groups`: what who holds the sum must end with."""
     members = range(rank % groups, ranks, groups)
     total = len(members) * (np.arange(elements) % _PATTERN + iteration % 7) + sum(members)
     return total.astype(dtype)
