@@ -14,7 +14,7 @@ from fabric.events import in_force
 from fabric.fluid import max_min
 from fabric.recorded import Recorded, fabric_of
 from fabric.schedule import Schedule
-from fabric.tracks import Stream, Tracks, Window
+from fabric.tracks import Names, Stream, Tracks, Window
 
 __all__ = ["fabric_utilisation", "jain", "leftover_mbps", "leftover_share"]
 
@@ -42,7 +42,8 @@ def leftover_mbps(seen: Recorded, schedule: Schedule, iterations: int, window: W
 
     A link's capacity is its rate in force, as payload, less what the collective's connections over it delivered in the
     window (CLOCK_MONOTONIC) per second of the window. Paths are those in force: the window is cut at every reroute and
-    event, and the mean over its pieces is told. None where a path is not known.
+    event, and the mean over its pieces is told. What no line of the decision log moved is where it was when all had ended.
+    None where a path is not known.
     """
     tracks = Tracks(seen)
     seconds = window[1] - window[0]
@@ -50,7 +51,8 @@ def leftover_mbps(seen: Recorded, schedule: Schedule, iterations: int, window: W
         edge: sum(schedule.transfers[number].nbytes for number in ids) * iterations * 8e-6 / seconds
         for edge, ids in schedule.connections.items()
     }
-    means = [(end - begin, _left(tracks, taken, begin)) for begin, end in pairwise(_cuts(tracks, seen, window))]
+    paths = _resting(tracks, seen)
+    means = [(end - begin, _left(tracks, paths, taken, begin)) for begin, end in pairwise(_cuts(tracks, seen, window))]
     if any(mbps is None for _, mbps in means):
         return None
     return sum(lasts * (mbps or 0.0) for lasts, mbps in means) / seconds
@@ -62,12 +64,23 @@ def _cuts(tracks: Tracks, seen: Recorded, window: Window) -> list[float]:
     return [window[0], *sorted({moment for moment in moments if window[0] < moment < window[1]}), window[1]]
 
 
-def _left(tracks: Tracks, taken: dict[tuple[int, int, int], float], t: float) -> float | None:
+def _resting(tracks: Tracks, seen: Recorded) -> dict[str, Names | None]:
+    """By 5-tuple the last path of every stream that has no line of its own in the decision log, as under weights of groups."""
+    edges, flows = seen.last_paths
+    last = [*(edges[stream.edge] for stream in tracks.streams if stream.edge), *flows]
+    return {
+        stream.key: None if path is None else tuple(path)
+        for stream, path in zip(tracks.streams, last, strict=True)
+        if stream.key not in tracks.reroutes
+    }
+
+
+def _left(tracks: Tracks, resting: dict[str, Names | None], taken: dict[tuple[int, int, int], float], t: float) -> float | None:
     """The background flows' max-min rates together at a moment, when each edge takes so many Mb/s off its path."""
     capacity: dict[Hashable, float] = {name: mbps * tracks.payload for name, mbps in tracks.rates(t).items()}
-    flows: list[tuple[Stream, tuple[str, ...]]] = []
+    flows: list[tuple[Stream, Names]] = []
     for stream in tracks.streams:
-        path = tracks.path(stream, t)
+        path = resting[stream.key] if stream.key in resting else tracks.path(stream, t)
         if path is None:
             return None
         if stream.edge is None:

@@ -54,8 +54,8 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
         for arm, mine in grouped(here, lambda row: arms[row.variant]).items():
             lines += _arm(axis, folder, looks[arm], mine)
         _marks(axis, here)
-        _time_axis(axis)
         axis.set_xlabel(f"time of one {some(sorted({str(row.algorithm or row.collective) for row in here}))}, ms")
+    _time_axes(figure.axes)
     figure.axes[0].set_ylim(0, 1.02)
     for axis in figure.axes:
         axis.set_ylabel("share of iterations")
@@ -63,7 +63,10 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     rto = [Line2D([], [], color=GREY, ls=":", lw=1.2, label="ideal + smallest RTO")] if any(row.rto_over_ideal for row in shown) else []
     put_legend(figure, [_plain(look) for look in looks.values()], [], ideal, *rto, line=True)
     columns = ("variant", "load", "nbytes", "point", "repeat", "seed", "fidelity", "iteration", "ms", "share")
-    return Table(columns, tuple(lines)), "all measured iterations of all repeats together, whatever their verdict · refused rows are left out"
+    reading = "all measured iterations of all repeats together · refused rows are left out"
+    if any(row.fidelity == "FAIL" for row in shown):
+        reading += " · thin and dashed: with those of rows that are FAIL"
+    return Table(columns, tuple(lines)), reading
 
 
 def _plain(look: Look) -> Look:
@@ -71,14 +74,25 @@ def _plain(look: Look) -> Look:
 
 
 def _arm(axis: Any, folder: Path, look: Look, rows: Sequence[Row]) -> Iterator[tuple[Any, ...]]:
-    """One arm's steps; yields a line of the table for every iteration, with the share of those as short or shorter."""
+    """One arm's steps, with the rows that are FAIL and without them.
+
+    Yields a line of the table for every iteration, with the share of the arm's that are as short or shorter.
+    """
     found = [(row, number, ms) for row in rows for number, ms in _times(folder, row)]
     times = np.sort(np.array([ms for *_, ms in found], np.float64))
-    share = np.arange(1, len(times) + 1) / len(times)
-    axis.step(np.concatenate((times[:1], times)), np.concatenate(([0.0], share)), where="post", color=look.colour)
+    believed = np.sort(np.array([ms for row, _, ms in found if row.fidelity != "FAIL"], np.float64))
+    if len(believed) < len(times):
+        _steps(axis, times, color=look.colour, lw=0.9, ls="--")
+    if len(believed):
+        _steps(axis, believed, color=look.colour)
     for row, number, ms in found:
         below = int(np.searchsorted(times, ms, side="right")) / len(times)
         yield (row.variant, load_of(row), row.nbytes, row.point, row.repeat, row.seed, row.fidelity, number, ms, round(below, 6))
+
+
+def _steps(axis: Any, times: Floats, **style: Any) -> None:
+    share = np.arange(1, len(times) + 1) / len(times)
+    axis.step(np.concatenate((times[:1], times)), np.concatenate(([0.0], share)), where="post", **style)
 
 
 def _times(folder: Path, row: Row) -> list[tuple[int, float]]:
@@ -97,17 +111,19 @@ def _marks(axis: Any, rows: Sequence[Row]) -> None:
         axis.axvline(float(np.median(after)), color=GREY, ls=":", lw=1.2)
 
 
-def _time_axis(axis: Any) -> None:
-    high = axis.get_xlim()[1]
-    shortest = min((float(line.get_xdata()[0]) for line in axis.lines), default=1.0)
-    if high / max(shortest, 1e-9) < LOGARITHMIC:
-        axis.set_xlim(0, high)
+def _time_axes(axes: Sequence[Any]) -> None:
+    """Logarithmic in all panels where one needs it."""
+    ranges = [(min(float(min(line.get_xdata())) for line in axis.lines), float(axis.get_xlim()[1])) for axis in axes]
+    if all(high / low < LOGARITHMIC for low, high in ranges):
+        for axis, (_, high) in zip(axes, ranges, strict=True):
+            axis.set_xlim(0, high)
         return
-    axis.set_xscale("log")
-    axis.set_xlim(0.8 * shortest, 1.1 * high)
-    axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / shortest < 1e3 else (1,)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    for axis, (low, high) in zip(axes, ranges, strict=True):
+        axis.set_xscale("log")
+        axis.set_xlim(0.8 * low, 1.1 * high)
+        axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low < 1e3 else (1,)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 LATENCY_CDF = Plot(

@@ -89,6 +89,8 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     _explain(figure, colours, found.values())
     window = max(float(rates.edges[1]) for rates in found.values())
     reading = f"a line a flow, each by windows of up to {window:.2g} s · beneath: Jain's index of each window · time from the load's begin"
+    if top > max(row.mbps for row in rows):
+        reading += " · above a link's rate: what had waited behind a lost packet"
     return Table(("variant", "point", "flow", "src", "dst", "from_s", "until_s", "mbps", "jain"), tuple(lines)), reading
 
 
