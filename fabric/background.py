@@ -65,11 +65,12 @@ def run_flows(
     stopped: Callable[[], bool],
     control: int,
     end: float | None,
+    watch: Callable[[], object] = lambda: None,
 ) -> dict[int, FlowCount]:
     """Send and count from `begin` until `end` (CLOCK_MONOTONIC); without an end, until `stopped()` says so.
 
     `senders` and `receivers` are by flow number, a sender with its rate in Mb/s or None; `control` is the descriptor
-    that becomes readable when `stopped` is worth asking.
+    that becomes readable when `stopped` is worth asking. `watch` is called as often as receivers take what has come.
     """
     counts = {number: FlowCount() for number in receivers}
     outgoing = {channel.fileno(): channel for channel, _ in senders.values()}
@@ -91,6 +92,7 @@ def run_flows(
             _take(receivers, counts)
             if turn % _TURNS_A_SAMPLE == 0:
                 _sample(counts)
+            watch()
             turn = int((now - begin) / _TURN_S) + 1
             continue
         ready = poll.poll(min(due, end or due) - now)

@@ -16,7 +16,7 @@ from fabric.results import Row
 
 __all__ = ["MEASURES", "Claim", "Interval", "claims", "interval", "paired"]
 
-MEASURES = ("slowdown", "load_share_of_nb")
+MEASURES = ("slowdown", "load_share_of_nb", "load_leftover_share")
 _RESAMPLES = 10_000
 _LEVEL = 95.0
 

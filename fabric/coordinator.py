@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +30,7 @@ from fabric.hints import BEGIN, PLAN, Announced, announce
 from fabric.kernel import die_with_parent, enter_namespace, namespace_of
 from fabric.rank import expected, initial, play, program
 from fabric.schedule import Schedule
+from fabric.socketlog import FILE, SocketLog
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
 
 _MESSAGE_LIMIT = 4 * 1024 * 1024
@@ -179,10 +182,10 @@ def _finish(plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Ch
         flows.update(child.hear(until)["flows"])
     if loaded:
         _write(records, event="flows", flows=flows)
-    for child in (*ranks, *loaded):
+    for child in (*ranks, *loaded):  # one after another, as they append to one file
         child.tell({"do": "report"})
-    for child in (*ranks, *loaded):
-        _write(records, event="sockets", who=child.name, sockets=child.hear(until)["sockets"])
+        said = child.hear(until)
+        _write(records, event="sockets", who=child.name, sockets=said["sockets"], watched=said["watched"])
     for child in (*ranks, *loaded):
         child.tell({"do": "end"})
     _write(records, event="end")
@@ -227,7 +230,13 @@ def _child(namespace: int, body: Callable[[socket.socket], None], ours: socket.s
         os._exit(code)
 
 
-def _hear(channel: socket.socket) -> dict[str, Any]:
+def _hear(channel: socket.socket, log: SocketLog | None = None) -> dict[str, Any]:
+    """The coordinator's next message; while there is none, `log` has its turns."""
+    if log:
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        while (left_s := log.turn()) < inf and not poll.poll(1000 * left_s):
+            pass
     data = channel.recv(_MESSAGE_LIMIT)
     if not data:
         os._exit(1)
@@ -290,9 +299,10 @@ def _rank_body(
 ) -> None:
     outgoing, incoming = plugs.open(channel, plan["tcp"])
     parts = [program(schedule, rank) for schedule in schedules]
+    log = SocketLog(outgoing)
     data = np.zeros(0, plan["dtype"])
     index = number = 0
-    while (message := _hear(channel))["do"] != "end":
+    while (message := _hear(channel, log))["do"] != "end":
         if message["do"] == "prepare":
             index, number = message["schedule"], message["iteration"]
             data = initial(rank, parts[index].elements, number, plan["dtype"])
@@ -300,7 +310,7 @@ def _rank_body(
         elif message["do"] == "play":
             time.sleep(max(0.0, message["release"] - time.monotonic()))
             start = time.monotonic()
-            quiet = play(parts[index], data, outgoing, incoming, message["deadline"])
+            quiet = play(parts[index], data, outgoing, incoming, message["deadline"], log.turn)
             end = time.monotonic()
             wrong = _wrong(schedules[index], rank, number, data) if plan["check"] else 0
             # [source rank, destination rank, channel, begin, seconds]
@@ -309,11 +319,17 @@ def _rank_body(
         elif message["do"] == "report":
             sockets = _reports(outgoing, plugs.outgoing, "collective", "sender")
             sockets += _reports(incoming, plugs.incoming, "collective", "receiver")
-            _tell(channel, sockets=sockets)
+            _tell(channel, sockets=sockets, watched=log.write(_series_path(), "collective", plugs.outgoing))
+
+
+def _series_path() -> Path:
+    return Path(os.environ["FABRIC_RUN"]) / FILE
 
 
 def _wrong(schedule: Schedule, rank: int, iteration: int, data: npt.NDArray[np.generic]) -> int:
-    """How many elements of a rank's data are not its group's sum."""
+    """How many elements of a rank's data are not its group's sum; none where the rank need not hold it."""
+    if not schedule.holds_sum(rank):
+        return 0
     dtype = str(data.dtype)
     right = expected(schedule.ranks, schedule.elements, iteration, dtype, groups=schedule.groups, rank=rank)
     return int(np.count_nonzero(data != right))
@@ -332,16 +348,17 @@ def _load_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> No
     )
     outgoing, incoming = plugs.open(channel, plan["tcp"])
     senders = {number: (end, flows[number]["mbps"]) for number, end in outgoing.items()}
+    log = SocketLog(outgoing)
     begin = _hear(channel)
     counts = run_flows(
-        senders, incoming, begin["begin"], lambda: _hear(channel)["do"] == "stop", channel.fileno(), begin["end"]
+        senders, incoming, begin["begin"], lambda: _hear(channel)["do"] == "stop", channel.fileno(), begin["end"], log.turn
     )
     if begin["end"] is not None:
         _hear(channel)  # the stop that the coordinator sends in any case
     _tell(channel, flows={number: count.to_json() for number, count in counts.items()})
     _hear(channel)
     sockets = _reports(outgoing, plugs.outgoing, "load", "sender") + _reports(incoming, plugs.incoming, "load", "receiver")
-    _tell(channel, sockets=sockets)
+    _tell(channel, sockets=sockets, watched=log.write(_series_path(), "load", plugs.outgoing))
     _hear(channel)
 
 

@@ -129,8 +129,8 @@ def play(
 
     `path_of(src rank, dst rank, channel)` is the path of a connection, `capacity` Mb/s of payload, `background` the
     paths of flows that never end. A connection sends its transfers one after another; each arrives `alpha_ms` after its
-    last byte left. Links are token buckets: a connection that was idle has earned up to `burst_bytes` of payload, which
-    pass at once. RequestError for a schedule that cannot be executed, or that a resource of capacity 0 blocks.
+    last byte left. Links are token buckets: one that no connection used has earned up to `burst_bytes` of payload, which
+    pass at once, whoever comes first. RequestError for a schedule that cannot be executed, or that a resource of capacity 0 blocks.
     """
     check_structure(schedule)
     if not 0 <= alpha_ms < float("inf"):
@@ -145,8 +145,39 @@ def play(
         present = np.concatenate((np.frombuffer(busy, dtype=np.bool_), always))
         return pipes.fill(present)[: len(paths)]
 
-    alone = [min(capacity[resource] for resource in path) if path else np.inf for path in paths]
-    return _Player(schedule, rates, alpha_ms, alone, burst_bytes * 8 / 1000).run()
+    return _Player(schedule, rates, alpha_ms, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
+
+
+class _Buckets:
+    """What each resource has earned while nobody used it, in kilobits: several who begin on one link share what it holds."""
+
+    def __init__(self, paths: Sequence[Sequence[Hashable]], capacity: Mapping[Hashable, float], kbit: float) -> None:
+        self._paths, self._capacity, self._kbit = paths, capacity, kbit
+        used = {resource for path in paths for resource in path}
+        self._held = dict.fromkeys(used, kbit)
+        self._users = dict.fromkeys(used, 0)
+        self._idle_since = dict.fromkeys(used, 0.0)
+
+    def spend(self, line: int, size: float, now: float) -> float:
+        """A line begins: how much of `size` passes at once, taken from every bucket on its path."""
+        if not self._kbit:
+            return 0.0
+        path = self._paths[line]
+        for resource in path:
+            if not self._users[resource]:
+                earned = self._capacity[resource] * (now - self._idle_since[resource])
+                self._held[resource] = min(self._kbit, self._held[resource] + earned)
+            self._users[resource] += 1
+        spent = min(size, *(self._held[resource] for resource in path)) if path else size
+        for resource in path:
+            self._held[resource] -= spent
+        return spent
+
+    def rest(self, line: int, now: float) -> None:
+        """A line has ended what it sent."""
+        for resource in self._paths[line] if self._kbit else ():
+            self._users[resource] -= 1
+            self._idle_since[resource] = now
 
 
 class _Player:
@@ -157,8 +188,7 @@ class _Player:
         schedule: Schedule,
         rates: Callable[[bytes], Rates],
         alpha_ms: float,
-        alone: Sequence[float],
-        burst_kbit: float,
+        buckets: _Buckets,
     ) -> None:
         self._schedule = schedule
         self._rates = rates  # of every line, by which lines are busy: one byte each
@@ -168,10 +198,7 @@ class _Player:
         self._sending = [-1] * len(lines)  # by line: the transfer that it sends, when busy
         self._busy = np.zeros(len(lines), dtype=np.bool_)
         self._kbit = np.zeros(len(lines))  # left to send: kilobits over Mb/s are ms
-        self._alone = alone  # by line: the rate at which its bucket fills while it is idle
-        self._burst_kbit = burst_kbit
-        self._credit_kbit = [burst_kbit] * len(lines)
-        self._idle_since = [0.0] * len(lines)
+        self._buckets = buckets
         self._flying: deque[tuple[float, int]] = deque()  # alpha is one for all: arrivals keep the order of departures
         self._end_ms = [0.0] * len(schedule.transfers)
         self._progress = Progress(schedule)
@@ -211,22 +238,12 @@ class _Player:
             self._sending[line] = number
             self._busy[line] = True
             size = self._schedule.transfers[number].nbytes * 8 / 1000
-            self._kbit[line] = size - self._spend(line, size)
-
-    def _spend(self, line: int, size: float) -> float:
-        """Take from a line's bucket what it holds for `size`, all in kilobits."""
-        if not self._burst_kbit:
-            return 0.0
-        earned = self._alone[line] * (self._now - self._idle_since[line])
-        held = min(self._burst_kbit, self._credit_kbit[line] + earned)
-        spent = min(held, size)
-        self._credit_kbit[line] = held - spent
-        return spent
+            self._kbit[line] = size - self._buckets.spend(line, size, self._now)
 
     def _leave(self, line: int) -> None:
         number = self._sending[line]
         self._busy[line] = False
-        self._idle_since[line] = self._now
+        self._buckets.rest(line, self._now)
         self._flying.append((self._now + self._alpha_ms, number))
         self._begin(self._progress.left(number))
 

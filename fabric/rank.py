@@ -1,7 +1,7 @@
 """What runs inside a host: one rank of a collective, playing its part of a Schedule over real TCP sockets.
 
 A rank knows nothing of algorithms: it sends each transfer when those it waits for are complete, adds or copies what it
-receives, and afterwards checks every element of the result.
+receives, and afterwards checks every element of the result, where the schedule says that it must hold it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ def initial(rank: int, elements: int, iteration: int, dtype: str) -> npt.NDArray
 def expected(
     ranks: int, elements: int, iteration: int, dtype: str, *, groups: int = 1, rank: int = 0
 ) -> npt.NDArray[np.generic]:
-    """What `rank` must end with: the sum of `initial` over all ranks of its group, those equal to it mod `groups`."""
+    """The sum of `initial` over all ranks of the group of `rank`, those equal to it mod `groups`: what who holds the sum must end with."""
     members = range(rank % groups, ranks, groups)
     total = len(members) * (np.arange(elements) % _PATTERN + iteration % 7) + sum(members)
     return total.astype(dtype)
@@ -79,13 +80,15 @@ def play(
     outgoing: Mapping[Edge, socket.socket],
     incoming: Mapping[Edge, socket.socket],
     deadline: float,
+    turn: Callable[[], float] = lambda: inf,
 ) -> dict[Edge, list[tuple[float, float]]]:
     """Play one iteration in place on `data`; TimeoutError when it is not over at `deadline` (CLOCK_MONOTONIC).
 
-    Gives each receiving edge's longest silences between the begin and its last byte, as (begin, seconds).
+    Gives each receiving edge's longest silences between the begin and its last byte, as (begin, seconds). `turn` is
+    called after every wait, and no wait is longer than the seconds that it gave.
     """
     player = _Player(part, data, outgoing, incoming)
-    player.run(deadline)
+    player.run(deadline, turn)
     return {edge: receiver.silences.to_json() for edge, receiver in player.receivers.items()}
 
 
@@ -111,7 +114,7 @@ class _Player:
         for receiver in self.receivers.values():
             self.poll.register(receiver.socket, select.EPOLLIN)
 
-    def run(self, deadline: float) -> None:
+    def run(self, deadline: float, turn: Callable[[], float]) -> None:
         try:
             for receiver in self.receivers.values():
                 self._receive(receiver)  # transfers of no bytes would wait for ever for an event
@@ -120,7 +123,7 @@ class _Player:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError(self._waiting_for())
-                for descriptor, _ in self.poll.poll(min(left_s, _STALLED_POLL_MS / 1000)):
+                for descriptor, _ in self.poll.poll(min(left_s, turn(), _STALLED_POLL_MS / 1000)):
                     item = self.by_descriptor[descriptor]
                     if isinstance(item, _Receiver):
                         self._receive(item)

@@ -63,6 +63,7 @@ class Row:
     alpha_ms: float | None = None
     ideal_ms: float | None = None
     slowdown: float | None = None
+    rto_over_ideal: float | None = None
     algbw_mbps: float | None = None
     busbw_mbps: float | None = None
     predicted_ms: float | None = None
@@ -70,6 +71,8 @@ class Row:
     load_goodput_mbps: float | None = None
     load_share_of_nb: float | None = None
     load_share_predicted: float | None = None
+    load_leftover_share: float | None = None
+    load_jain: float | None = None
     slowest_flow_slowdown: float | None = None
     after_slowdown: float | None = None
     after_share_of_nb: float | None = None
@@ -83,6 +86,9 @@ class Row:
     queue_p95_packets: float | None = None
     busiest_port: str | None = None
     spine_bytes: int | None = None
+    fabric_utilisation: float | None = None
+    rtt_p50_ms: float | None = None
+    rtt_p95_ms: float | None = None
     reroutes: int | None = None
     levers: int | None = None
     levers_refused: int | None = None

@@ -24,9 +24,11 @@ __all__ = [
     "Connection",
     "Op",
     "Progress",
+    "Result",
     "Schedule",
     "Transfer",
     "check_allreduce",
+    "check_result",
     "check_structure",
 ]
 
@@ -35,6 +37,8 @@ PLAY_SPREAD = 3.0  # in the interpreter a transfer lasts 10^-3 to 10^3, so that 
 
 Connection = tuple[int, int, int]
 Op = Literal["sum", "copy"]
+Result = Literal["allreduce", "reduce"]
+RESULTS: tuple[Result, ...] = ("allreduce", "reduce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Schedule:
     """A whole collective: `ranks` buffers of `elements` numbers, and transfers whose id is their place in the tuple.
 
     `groups` of equal size go through it side by side, each by itself: rank r belongs to group r mod `groups`.
+    `result` says who ends with the sum of its group: every rank ("allreduce"), or only the group's first ("reduce").
     """
 
     collective: str
@@ -77,6 +82,11 @@ class Schedule:
     elements: int
     transfers: tuple[Transfer, ...]
     groups: int = 1
+    result: Result = "allreduce"
+
+    def holds_sum(self, rank: int) -> bool:
+        """Whether a rank must end with the sum; what another one ends with is nobody's business."""
+        return self.result == "allreduce" or rank < self.groups
 
     @property
     def group_ranks(self) -> int:
@@ -112,6 +122,7 @@ class Schedule:
         """A dictionary that JSON can hold and `from_json` reads; a transfer is a list, without its id."""
         return {
             "collective": self.collective, "ranks": self.ranks, "elements": self.elements, "groups": self.groups,
+            "result": self.result,
             "transfers": [
                 [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel]
                 for item in self.transfers
@@ -120,12 +131,14 @@ class Schedule:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Schedule:
-        """The schedule that `to_json` wrote; a recorded one that does not say its groups has one."""
+        """The schedule that `to_json` wrote; a recorded one that does not say its groups has one, and all-reduces."""
         transfers = tuple(
             Transfer(number, src, dst, start, stop, op, tuple(after), channel)
             for number, (src, dst, start, stop, op, after, channel) in enumerate(data["transfers"])
         )
-        return Schedule(data["collective"], data["ranks"], data["elements"], transfers, data.get("groups", 1))
+        return Schedule(
+            data["collective"], data["ranks"], data["elements"], transfers, data.get("groups", 1), data.get("result", "allreduce")
+        )
 
 
 class Progress:
@@ -179,6 +192,8 @@ def check_structure(schedule: Schedule) -> None:
     if schedule.groups < 1 or schedule.ranks % schedule.groups:
         got = f"{schedule.groups} groups of {schedule.ranks} ranks"
         raise RequestError(f"{where}: got {got}; accepted: a number that divides the ranks; rank r is in r mod groups")
+    if schedule.result not in RESULTS:
+        raise RequestError(f"{where}: got result {schedule.result!r}; accepted: 'allreduce', 'reduce'; who shall hold the sum?")
     for place, transfer in enumerate(schedule.transfers):
         if transfer.id != place:
             raise RequestError(f"{where}: the transfer at place {place} has id {transfer.id}; number them in order")
@@ -236,7 +251,15 @@ def _cycle(schedule: Schedule, stuck: set[int]) -> list[int]:
 
 
 def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
-    """Accept a schedule that leaves the sum of its group's buffers with every rank, whichever legal order it runs in.
+    """Accept a schedule that leaves the sum of its group's buffers with every rank; see `check_result`."""
+    if schedule.result != "allreduce":
+        got = f"result {schedule.result!r}"
+        raise RequestError(f"schedule {schedule.collective}: got {got}; accepted: 'allreduce', where every rank holds the sum")
+    check_result(schedule, seed, orders)
+
+
+def check_result(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
+    """Accept a schedule that leaves the sum with every rank that must hold it, whichever legal order it runs in.
 
     Plays it `orders` times on random int64 buffers, in random orders drawn from `seed`. A send reads its elements when
     it begins or when its last byte leaves, by chance, and they are applied when it arrives: a program may do either, so
@@ -245,12 +268,13 @@ def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
     """
     check_structure(schedule)
     cuts = _cuts(schedule)
+    holds = np.array([schedule.holds_sum(rank) for rank in range(schedule.ranks)])[:, np.newaxis]
     for order in range(orders):
         rng = np.random.default_rng([seed, order])
         buffers = rng.integers(0, 1 << 40, size=(schedule.ranks, len(cuts) - 1), dtype=np.int64)
         expected = _group_sums(buffers, schedule.groups)
         _Interpreter(schedule, cuts, buffers, rng).run()
-        wrong = np.argwhere(buffers != expected)
+        wrong = np.argwhere((buffers != expected) & holds)
         if wrong.size:
             rank, piece = wrong[0]
             raise RequestError(

@@ -97,7 +97,7 @@ def claim_table(found: Sequence[Claim]) -> Table:
     return shown
 
 
-_SHORT = {"slowdown": "slowdown", "load_share_of_nb": "share"}
+_SHORT = {"slowdown": "slowdown", "load_share_of_nb": "share", "load_leftover_share": "of what was left"}
 
 
 class Screen:

@@ -19,6 +19,7 @@ from fabric.events import SETTLE_S, Happened, degraded, describe_events
 from fabric.experiment import Point
 from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import share_of_nonblocking
+from fabric.goodput import fabric_utilisation, jain, leftover_share
 from fabric.ideal import ETHERNET_HEADER, algbw_mbps, busbw_mbps, ideal_ms
 from fabric.predictions import (
     burst_bytes,
@@ -33,6 +34,7 @@ from fabric.recorded import Recorded, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
 from fabric.schedule import Schedule
+from fabric.socketlog import FILE, read_sockets, rtt_percentiles_ms
 from fabric.telemetry import read_cpu
 from fabric.workload import Workload
 
@@ -112,6 +114,7 @@ def _collective_row(
         p99_ms=float(np.percentile(times, 99)) if len(times) >= _P99_NEEDS else None,
         straggler_rank=int(np.bincount(ends.argmax(axis=1)).argmax()),
         alpha_ms=alpha_ms, ideal_ms=ideal, slowdown=p50 / ideal,
+        rto_over_ideal=point.transport.rto_min_ms / ideal,
         algbw_mbps=algbw_mbps(schedule.nbytes, p50),
         busbw_mbps=busbw_mbps(schedule.collective, schedule.ranks, schedule.nbytes, p50, groups=schedule.groups),
         predicted_ms=predicted, prediction_error=None if predicted is None else p50 / predicted - 1,
@@ -119,7 +122,7 @@ def _collective_row(
         correct=wrong == 0 if point.collective and point.collective.check else None,
     )  # fmt: skip
     row = replace(row, after_slowdown=_after_slowdown(seen, measured, ideal))
-    row = _with_window(_with_load(point, work, seen, row, window), seen, window)
+    row = _with_window(_with_load(point, work, seen, row, window, schedule), seen, window)
     row = _with_recovery(work, seen, row)
     late = float(np.median([max(record["starts_ms"]) / max(record["ends_ms"]) for record in measured]))
     return _judged(point, work, seen, row, window, late)
@@ -139,8 +142,10 @@ def _within(release: float, ms: float, stretch: tuple[float, float]) -> bool:
     return stretch[0] <= release and release + ms / 1000 <= stretch[1]
 
 
-def _with_load(point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float]) -> Row:
-    """Goodput of all background flows over the window, against the same flows on one ideal switch."""
+def _with_load(
+    point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float], schedule: Schedule | None = None
+) -> Row:
+    """Goodput of all background flows over the window, against the same flows on one ideal switch, and what `schedule` left."""
     if not work.flows:
         return row
     rates = _rates_mbps(work, seen, window)
@@ -158,6 +163,7 @@ def _with_load(point: Point, work: Workload, seen: Recorded, row: Row, window: t
         load_share_of_nb=share_of_nonblocking(rates, work.flows, payload),
         slowest_flow_slowdown=slowest_slowdown(rates, work, payload),
         load_share_predicted=predicted_share(work, seen) if alone else None,
+        load_leftover_share=leftover_share(seen, schedule, row.iterations or 0, rates, window) if schedule else None, load_jain=jain(rates),
     )  # fmt: skip
 
 
@@ -215,8 +221,10 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window),
         levers=len(in_force(seen)) if seen.orders else None, levers_refused=len(seen.orders) - len(in_force(seen)) if seen.orders else None,
         retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
-        spurious_retransmits=sum(end["spurious_retransmits"] for end in senders),
+        spurious_retransmits=sum(end["spurious_retransmits"] for end in senders), fabric_utilisation=fabric_utilisation(seen, window),
     )  # fmt: skip
+    if rtt := rtt_percentiles_ms(read_sockets(seen.folder / "traffic" / FILE), window):
+        row = replace(row, rtt_p50_ms=rtt[0], rtt_p95_ms=rtt[1])
     queues = seen.queues
     inside = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
     if len(inside) < 2:

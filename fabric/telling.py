@@ -49,8 +49,9 @@ def _work(what: Explanation) -> Iterator[str]:
         yield f"The load ({row.load}) ran for {_time(work.time_ms)}: {share}. Times count from its begin."
         return
     beside = f", beside {row.load}" if row.load else ""
+    operation = row.algorithm if row.algorithm and not row.algorithm.endswith("allreduce") else "all-reduce"
     yield (
-        f"The slowest all-reduce was iteration {work.iteration + 1} of {work.iterations} of {_size(work.nbytes or 0)} over "
+        f"The slowest {operation} was iteration {work.iteration + 1} of {work.iterations} of {_size(work.nbytes or 0)} over "
         f"{len(work.ends_ms)} ranks{beside}: {_time(work.time_ms)}, {work.time_ms / (work.ideal_ms or 1):.2f} times the ideal of "
         f"{_time(work.ideal_ms or 0)} (median {_time(work.median_ms or 0)}{_foretold(row)}). Times count from its release."
     )

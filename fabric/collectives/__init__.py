@@ -18,6 +18,7 @@ _BUS_FACTORS = {
     "alltoall": (1, 1),
     "broadcast": (1, 0),
     "reduce": (1, 0),
+    "incast": (1, 0),  # a reduce, if a flat one: counted as nccl-tests counts any, so that one shows what flatness costs
 }
 
 

@@ -28,11 +28,13 @@ __all__ = [
     "arms_of",
     "draw_dots",
     "grouped",
+    "interval",
     "lay_out",
     "load_of",
     "looks_of",
     "put_legend",
     "reported",
+    "size_of",
     "some",
     "with_any",
     "wrapped",
@@ -49,6 +51,7 @@ ARM_KEYS = (  # what a row says of its arm, but for its load
 )  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
+_RESAMPLES = 10_000
 _LEGEND_LETTERS = 95  # a line of the legend: more would run out of the figure
 
 
@@ -119,16 +122,31 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Ro
     return found
 
 
+def size_of(nbytes: float) -> str:
+    """A size in the largest unit that is at most itself: 64 KiB, 1.5 MiB."""
+    power = min(3, max(0, int(np.log2(max(1.0, nbytes))) // 10))
+    return f"{nbytes / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def interval(values: Floats) -> tuple[float | None, float | None]:
+    """The 95 % percentile bootstrap interval of the mean (Efron 1979), with resamples that are always the same."""
+    if len(values) < 2:
+        return None, None
+    drawn = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
 def load_of(row: Row) -> str:
     return row.load or "no load"
 
 
-def lay_out(figure: Any, titles: Sequence[str], columns: int, height: float, sharey: bool = True) -> list[Any]:
-    """One panel a title, `columns` beside each other at most, with the same axes; unused places stay empty."""
+def lay_out(figure: Any, titles: Sequence[str], columns: int, height: float, sharey: bool = True, sharex: bool = True) -> list[Any]:
+    """One panel a title, `columns` beside each other at most, by default with the same axes; unused places stay empty."""
     across = min(columns, len(titles))
     down = -(-len(titles) // across)
     figure.set_size_inches(WIDTH, 1.6 + height * down)
-    axes = figure.subplots(down, across, sharex=True, sharey=sharey, squeeze=False).ravel()
+    axes = figure.subplots(down, across, sharex=sharex, sharey=sharey, squeeze=False).ravel()
     for axis, title in zip(axes, titles, strict=False):
         axis.set_title(wrapped(title, 100 // across), loc="left")
         axis.tick_params(labelbottom=True)

@@ -26,6 +26,7 @@ from fabric.plots.frame import (
     looks_of,
     put_legend,
     reported,
+    size_of,
     some,
     with_any,
 )
@@ -99,15 +100,9 @@ def _ideal(axis: Any, rows_of: Mapping[str, Sequence[Row]], looks: Mapping[str, 
 def _size_axis(axis: Any, sizes: Sequence[int]) -> None:
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(FixedLocator(sizes[:: -(-len(sizes) // 6)]))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _bytes(value)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_of(value)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlim(sizes[0] / 2, sizes[-1] * 2)
-
-
-def _bytes(value: float) -> str:
-    """A size in the largest unit that is at most itself: 64 KiB, 1.5 MiB."""
-    power = min(3, max(0, int(np.log2(max(1.0, value))) // 10))
-    return f"{value / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def _time_axis(axis: Any) -> None:

@@ -14,13 +14,13 @@ from matplotlib.lines import Line2D
 
 from fabric.plots.frame import (
     GREY,
-    Floats,
     Look,
     Plot,
     Table,
     arms_of,
     draw_dots,
     grouped,
+    interval,
     lay_out,
     load_of,
     looks_of,
@@ -33,7 +33,6 @@ from fabric.results import Row
 
 __all__ = ["LOAD_SHARE"]
 
-RESAMPLES = 10_000
 
 def _without_collective(_: Path, rows: Sequence[Row]) -> list[Row]:
     return with_any([row for row in rows if row.collective is None], "load_share_of_nb")
@@ -69,7 +68,7 @@ def _share_arm(axis: Any, place: float, look: Look, rows: Sequence[Row]) -> Iter
     """One arm's dots, mean and prediction; yields a line of the table for every row."""
     shares = np.array([row.load_share_of_nb for row in rows], np.float64)
     told = [row.load_share_predicted for row in rows if row.load_share_predicted is not None]
-    mean, predicted, (low, high) = float(shares.mean()), float(np.mean(told)) if told else None, _interval(shares)
+    mean, predicted, (low, high) = float(shares.mean()), float(np.mean(told)) if told else None, interval(shares)
     rise = np.linspace(-0.36, 0.08, len(rows)) if len(rows) > 1 else np.array([-0.14])
     draw_dots(axis, shares.tolist(), (place + rise).tolist(), rows, look)
     for up, row, share in zip(rise.tolist(), rows, shares.tolist(), strict=True):
@@ -86,15 +85,6 @@ def _share_arm(axis: Any, place: float, look: Look, rows: Sequence[Row]) -> Iter
 def _tick(axis: Any, predicted: float | None, y: float, size: float) -> None:
     if predicted is not None:
         axis.plot(predicted, y, color="0.6", marker="|", ms=size, mew=2.5, zorder=2)
-
-
-def _interval(values: Floats) -> tuple[float | None, float | None]:
-    """The 95 % percentile bootstrap interval of the mean (Efron 1979), with resamples that are always the same."""
-    if len(values) < 2:
-        return None, None
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
-    return float(low), float(high)
 
 
 LOAD_SHARE = Plot(

@@ -59,7 +59,7 @@ def texts(folder: Path, name: str) -> str:
 def marking(folder: Path) -> str:
     """Make the recorded points ones whose busiest port marks above three packets: one in its fifth sample. Its name."""
     lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    for point in (folder / "points").iterdir():
+    for point in (folder / "points").glob("*-r1"):  # those with telemetry
         header, *samples = [json.loads(line) for line in (point / "telemetry" / "queues.jsonl").read_text().splitlines()]
         port = header["interfaces"][0]
         header["fields"].append("marks")
@@ -308,6 +308,80 @@ def test_a_run_without_a_decision_log_has_no_such_figure(folder: Path) -> None:
     """ECMP decides nothing; the error says what is needed."""
     with pytest.raises(RequestError, match=r"decision log .controller/decisions.jsonl.: figure decisions needs some"):
         draw(folder, "decisions")
+
+
+def test_rates_are_differences_of_running_totals_with_jains_index(drawn: Path) -> None:
+    """One flow at 10 Mb/s from the start, one a second late and then at half: 1/2, 225/250, and both alike."""
+    lines = [line for line in table(drawn, "rates") if line["variant"] == "ecmp"]
+    flows = [[line for line in lines if line["flow"] == number] for number in ("0", "1")]
+    assert column(flows[0], "mbps") == [10.0] * 16
+    assert column(flows[1], "mbps") == [0.0] * 4 + [5.0] * 4 + [10.0] * 8
+    for mine in flows:
+        assert column(mine, "jain") == [0.5] * 4 + [0.9] * 4 + [1.0] * 8
+    assert (flows[1][4]["from_s"], flows[1][4]["until_s"]) == ("1.0", "1.25")
+    for text in ("flow 0", "flow 1", "collective measured"):
+        assert f"<!-- {text} -->" in texts(drawn, "rates")
+
+
+def test_flows_have_the_names_of_their_hosts_where_the_point_says_them(folder: Path) -> None:
+    """In the table and in the legend."""
+    for point in (folder / "points").glob("*-r1"):
+        (point / "point.json").write_text(json.dumps({"flows": [{"src": "a", "dst": "b"}, {"src": "c", "dst": "d"}]}))
+    draw(folder, "rates")
+    assert {(line["flow"], line["src"], line["dst"]) for line in table(folder, "rates")} == {("0", "a", "b"), ("1", "c", "d")}
+    assert "<!-- c &gt; d -->" in texts(folder, "rates")
+
+
+def test_a_flow_that_got_nothing_has_no_fairness(folder: Path) -> None:
+    """Where no flow got a byte, Jain's index is left out, not drawn as anything."""
+    for point in (folder / "points").glob("*-r1"):
+        flows = {number: {"t": [1000, 1001, 1002], "nbytes": [0, 0, 125000]} for number in ("0", "1")}
+        (point / "traffic" / "records.jsonl").write_text(json.dumps({"event": "flows", "flows": flows}) + "\n")
+    draw(folder, "rates")
+    jains = [line["jain"] for line in table(folder, "rates") if line["variant"] == "ecmp" and line["flow"] == "0"]
+    assert jains == [""] * 4 + ["1.0"] * 4
+
+
+def test_the_distribution_holds_every_iteration_of_all_repeats(drawn: Path) -> None:
+    """27 a size under ECMP; the share of the longest is 1, that of the shortest 1 of 27; a refused row's are left out."""
+    lines = [line for line in table(drawn, "latency-cdf") if line["nbytes"] == "65536"]
+    ecmp = [line for line in lines if line["variant"] == "ecmp"]
+    times, shares = column(ecmp, "ms"), column(ecmp, "share")
+    assert len(times) == 27 and {line["repeat"] for line in ecmp} == {"1", "2", "3"}
+    assert (min(times), max(times)) == pytest.approx((5 * 50 * 0.8, 8 * 50 * 1.2))
+    assert shares[times.index(min(times))] == pytest.approx(1 / 27, abs=1e-6) and shares[times.index(max(times))] == 1.0
+    assert {line["repeat"] for line in lines if line["variant"] == "two-level"} == {"1", "2"}
+    assert "thin and dashed: with those of rows that are FAIL" in texts(drawn, "latency-cdf")
+
+
+def test_a_panel_for_every_size_with_the_ideal_and_the_timeout(drawn: Path) -> None:
+    """Three sizes under one load: the load is not in the titles."""
+    for text in ("64 KiB", "1 MiB", "16 MiB", "ideal", "ideal + smallest RTO"):
+        assert f"<!-- {text} -->" in texts(drawn, "latency-cdf"), text
+
+
+def test_both_sides_of_a_scheme_are_means_over_repeats_with_intervals(drawn: Path) -> None:
+    """Goodput 60, 70, 80 against 250, 400, 300 ms; with three seeds the intervals reach to the extremes."""
+    lines = [line for line in table(drawn, "latency-goodput") if (line["variant"], line["nbytes"]) == ("ecmp", "65536")]
+    assert column(lines, "load_goodput_mbps") == [60, 70, 80] and column(lines, "p50_ms") == [250, 400, 300]
+    names = ("mean_goodput_mbps", "goodput_low_95", "goodput_high_95", "mean_p50_ms", "p50_low_95", "p50_high_95", "mean_p95_ms")
+    assert [float(lines[0][name]) for name in names] == pytest.approx([70, 60, 80, 950 / 3, 250, 400, 380])
+    assert "p95, as p99 needs 100 iterations" in texts(drawn, "latency-goodput").replace("\n", " ")
+
+
+def test_the_99th_percentile_is_drawn_where_all_rows_have_it(folder: Path) -> None:
+    """In place of the 95th, in the table as in the legend."""
+    draw(rewritten(folder, [dataclasses.replace(row, p99_ms=2 * (row.p50_ms or 0)) for row in read_rows(folder)]), "latency-goodput")
+    lines = [line for line in table(folder, "latency-goodput") if (line["variant"], line["nbytes"]) == ("ecmp", "65536")]
+    assert column(lines, "p99_ms") == [500, 800, 600] and float(lines[0]["mean_p99_ms"]) == pytest.approx(1900 / 3)
+    assert "<!-- p99, above its p50 -->" in texts(folder, "latency-goodput")
+
+
+def test_without_a_load_there_is_nothing_to_set_against(folder: Path) -> None:
+    """The error says what is needed."""
+    rewritten(folder, [row for row in read_rows(folder) if row.load is None])
+    with pytest.raises(RequestError, match="no rows of a collective beside a load"):
+        draw(folder, "latency-goodput")
 
 
 def load_alone(row: Row) -> bool:

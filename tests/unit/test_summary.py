@@ -184,3 +184,27 @@ def test_exceptions_of_the_controller_fail_the_row(point: Point, work: Workload,
     row = the_row(point, work, folder)
     assert row.fidelity == "FAIL"
     assert row.fidelity_reasons[0].startswith("the controller raised 2 exceptions")
+
+
+def _slow_sockets(folder: Path) -> None:
+    """Two samples a second of one sender over the whole run, 40 ms and 60 ms in turn, whatever the window."""
+    times = [record["release"] for record in map(json.loads, (folder / "traffic" / "records.jsonl").read_text().splitlines()) if record["event"] == "iteration"]
+    t = [min(times) + number / 2 for number in range(2 * int(max(times) - min(times) + 2))]
+    line = {"kind": "load", "src_ip": "a", "src_port": 1, "dst_ip": "b", "dst_port": 2, "t": t, "rtt_ms": [40.0 + 20 * (number % 2) for number in range(len(t))],
+            "min_rtt_ms": [1.0] * len(t), "cwnd": [10] * len(t), "retransmits": [0] * len(t), "acked_bytes": list(range(len(t)))}  # fmt: skip
+    (folder / "traffic" / "sockets.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def test_round_trips_of_the_window_are_in_the_row(point: Point, work: Workload, folder: Path) -> None:
+    """A record that has none says nothing of them; one that has gives the median and the 95th percentile."""
+    assert the_row(point, work, folder).rtt_p50_ms is None
+    _slow_sockets(folder)
+    row = the_row(point, work, folder)
+    assert row.rtt_p50_ms is not None and 40 <= row.rtt_p50_ms <= 60 and row.rtt_p95_ms == pytest.approx(60, abs=5)
+
+
+def test_a_retransmission_timeout_is_told_in_times_of_the_ideal(point: Point, work: Workload, folder: Path) -> None:
+    """200 ms, over the ideal of this size."""
+    row = the_row(point, work, folder)
+    assert row.rto_over_ideal is not None and row.ideal_ms is not None
+    assert row.rto_over_ideal * row.ideal_ms == pytest.approx(200)

@@ -1,7 +1,8 @@
 """Writes `two-arms`, the golden run folder, anew: invented round numbers, in the layout that `fabric.results` names.
 
 Two arms on a fat-tree of k=4, three seeds: an all-reduce of three sizes without and under a load, and the load alone.
-ECMP is slower than two-level routing; two rows are WARN, one is FAIL, one refused. To run it: `python make.py`.
+ECMP is slower than two-level routing; two rows are WARN, one is FAIL, one refused. Points with a load have their
+iterations, those of the first seed two flows of which one comes late. To run it: `python make.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SLOWDOWN = {  # by load, arm and seed: from one seed to the next ECMP hashes oth
     (STRIDE, "two-level"): (2.0, 2.25, 2.5),
 }
 SHARE = {"ecmp": (0.61, 0.58, 0.64), "two-level": (0.98, 0.97, 0.99)}
+GOODPUT = {"ecmp": (60.0, 70.0, 80.0), "two-level": (110.0, 120.0, 115.0)}  # beside the all-reduce
+SPREAD = (1.0, 0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.2)  # an iteration's time over the median
 PREDICTED = {"ecmp": (0.625, 0.5625, 0.625), "two-level": (1.0, 1.0, 1.0)}
 VERDICTS = {  # of all others: PASS
     ("ecmp", STRIDE, 1, 16777216): {"fidelity": "WARN", "fidelity_reasons": ("a switch thread at 0.74 of a core",)},
@@ -36,6 +39,8 @@ VERDICTS = {  # of all others: PASS
 }
 MBPS, MTU = 20.0, 9000
 PERIOD_S, SAMPLES = 0.5, 9
+BEGIN = 1000.0
+FLOWS = ((10.0,) * 4, (0.0, 5.0, 10.0, 10.0))  # Mb/s in each second
 
 
 def main() -> None:
@@ -48,6 +53,8 @@ def main() -> None:
     fabric = fat_tree(4)
     for arm in ("ecmp", "two-level"):
         write_point(folder.point(label(arm, STRIDE, 1)), fabric, arm)
+        for repeat in (1, 2, 3):
+            write_traffic(folder.point(label(arm, STRIDE, repeat)), arm, repeat)
     folder.write_json("finished.json", {})
 
 
@@ -62,8 +69,9 @@ def rows() -> Iterator[Row]:
         for repeat, slowdown in enumerate(slowdowns, 1):
             for nbytes in SIZES:
                 ideal = IDEAL_MS[nbytes]
-                yield row(arm, load, repeat, collective="ring-allreduce", nbytes=nbytes, ranks=16,
-                          p50_ms=ideal * slowdown, ideal_ms=ideal, slowdown=slowdown)  # fmt: skip
+                beside = {"load_goodput_mbps": GOODPUT[arm][repeat - 1]} if load else {}
+                yield row(arm, load, repeat, collective="ring-allreduce", nbytes=nbytes, ranks=16, rto_over_ideal=200 / ideal,
+                          p50_ms=ideal * slowdown, p95_ms=1.2 * ideal * slowdown, ideal_ms=ideal, slowdown=slowdown, **beside)  # fmt: skip
     for arm, shares in SHARE.items():
         for repeat, (share, predicted) in enumerate(zip(shares, PREDICTED[arm], strict=True), 1):
             yield row(arm, STRIDE, repeat, load_share_of_nb=share, load_share_predicted=predicted)
@@ -100,7 +108,24 @@ def queues(ports: list[Port], arm: str) -> Iterator[dict[str, Any]]:
         packets = [one // (MTU + 14) for one in sent]
         zeros = [0] * len(ports)
         figures = dict(zip(fields, (zeros, zeros, zeros, sent, packets), strict=True))
-        yield {"t": 1000.0 + t, "late_ms": 0.1, "missed": 0, **figures}
+        yield {"t": BEGIN + t, "late_ms": 0.1, "missed": 0, **figures}
+
+
+def write_traffic(point: Path, arm: str, repeat: int) -> None:
+    """The traffic's records: iterations one after another, and, of the first seed, the running totals of two flows."""
+    lines: list[dict[str, Any]] = []
+    release = BEGIN + 1.0
+    for nbytes in SIZES:
+        for number, spread in enumerate(SPREAD):
+            ms = IDEAL_MS[nbytes] * SLOWDOWN[STRIDE, arm][repeat - 1] * spread
+            lines.append({"event": "iteration", "nbytes": nbytes, "iteration": number, "release": release, "ends_ms": [0.9 * ms, ms]})
+            release += ms / 1000
+    if repeat == 1:
+        totals = [[round(sum(rates[:second]) * 1e6 / 8) for second in range(len(rates) + 1)] for rates in FLOWS]
+        t = [BEGIN + second for second in range(len(totals[0]))]
+        lines.append({"event": "flows", "flows": {str(number): {"first": t[0], "t": t, "nbytes": total} for number, total in enumerate(totals)}})
+    (point / "traffic").mkdir(parents=True, exist_ok=True)
+    (point / "traffic" / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def share(port: Port, arm: str) -> float:
