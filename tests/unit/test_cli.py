@@ -25,7 +25,7 @@ def test_list_names_the_built_ins() -> None:
     lines = [json.loads(line) for line in fabriclab("list", "--json", code=0).stdout.splitlines()]
     found = {line["kind"]: line["names"] for line in lines}
     assert found["controller"] == ["adaptive", "congestion", "ecmp", "single-path", "two-level"]
-    assert found["policy"] == ["annealing", "combined", "ecn-tuner", "exact", "first-fit", "least-loaded", "weighted"]
+    assert found["policy"] == ["annealing", "combined", "ecn-tuner", "exact", "first-fit", "incast-guard", "least-loaded", "max-min", "priority", "weighted"]
     assert found["topology"] == ["fat-tree", "single-switch"]
 
 
