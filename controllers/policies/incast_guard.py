@@ -11,17 +11,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 
 from fabric.policy import Action, JobView, LinkView, SetTransport, Transport, View, Wires
 
 __all__ = ["IncastGuard", "guarded"]
 
 _LEAST_WINDOW = 2  # packets: a receiver acknowledges a single one only after its delayed-acknowledgement timer
-_ACK_BYTES = 66
+_HEADERS = 66  # Ethernet, IP, TCP with timestamps: what a frame holds beside payload, and all that an acknowledgement is
 
 
 class IncastGuard:
-    """Sets the routes of the hosts that send in a job whose flows meet, `fan_in` or more of them, at one receiver."""
+    """Sets the routes of the hosts of a job whose flows meet, `fan_in` or more of them, at one receiver.
+
+    Senders get their time-out and first window, and the receivers the window that they offer each.
+    """
 
     def __init__(self, fan_in: int = 3) -> None:
         if fan_in < 2:
@@ -29,38 +33,47 @@ class IncastGuard:
         self._fan_in = fan_in
 
     def decide(self, view: View) -> Sequence[Action]:
-        """One order for each sender that is not set so yet."""
+        """One order for each host that is not set so yet."""
         return list(guarded(view, self._fan_in))
 
 
 def guarded(view: View, fan_in: int) -> Iterator[SetTransport]:
-    """The orders that are missing for the jobs' senders."""
+    """The orders that are missing for the jobs' hosts."""
     wanted: dict[str, tuple[Transport, int]] = {}
-    for job in view.jobs:
-        widest = max(_receivers(job).values(), default=0)
+    for job in view.jobs if view.wires is not None else ():
+        receivers = Counter(dst for _, dst in job.flows)
+        widest = max(receivers.values(), default=0)
         if view.wires is not None and widest >= fan_in:
-            transport = _transport(view, view.wires, job, widest)
-            wanted.update({src: (transport, widest) for src, _ in job.flows})
-    for host, (transport, widest) in sorted(wanted.items()):
-        if view.wires is not None and view.wires.transport.get(host) != transport:
-            yield SetTransport(host, transport, f"{widest} connections of a job meet at one host", {"fan_in": widest})
+            wanted.update(_settings(view, view.wires, job, receivers))
+    for host, (transport, met) in sorted(wanted.items()):
+        now = view.wires.transport.get(host) if view.wires is not None else None
+        if now is None or _over(now, transport) != now:
+            yield SetTransport(host, transport, f"{met} connections of a job meet at one host", {"fan_in": met})
 
 
-def _receivers(job: JobView) -> Counter[str]:
-    return Counter(dst for _, dst in job.flows)
-
-
-def _transport(view: View, wires: Wires, job: JobView, widest: int) -> Transport:
-    """What lets `widest` senders share one queue, and a time-out just above the longest round trip."""
+def _settings(view: View, wires: Wires, job: JobView, receivers: Counter[str]) -> Iterator[tuple[str, tuple[Transport, int]]]:
+    """What each host of a job is to be set to: such that all senders share one queue, with a time-out above any round trip."""
+    widest = max(receivers.values())
     paths = [view.paths(src, dst)[0] for src, dst in job.flows if view.paths(src, dst)]
     idle_ms = max((_round_trip_ms([view.links[port] for port in path], wires.frame) for path in paths), default=0.0)
-    mbps = min(view.links[path[-1]].mbps for path in paths)
+    mbps = min((view.links[path[-1]].mbps for path in paths), default=0.0)
+    if mbps <= 0:
+        return
     bdp_bytes = mbps * 1e3 / 8 * idle_ms
-    window = max(_LEAST_WINDOW, int((wires.queue_bytes + bdp_bytes) / (widest * wires.frame)))
-    full_ms = wires.queue_bytes * 8e-3 / mbps
-    return Transport(rto_min_ms=math.ceil(idle_ms + full_ms), initcwnd=window, cwnd_clamp=window)
+    rto_min_ms = math.ceil(idle_ms + wires.queue_bytes * 8e-3 / mbps)
+    for host in {host for flow in job.flows for host in flow}:
+        met = receivers.get(host, 0)
+        window = max(_LEAST_WINDOW, int((wires.queue_bytes + bdp_bytes) / (widest * wires.frame)))
+        offered = window * (wires.frame - _HEADERS) if met > 1 else None
+        yield host, (Transport(rto_min_ms, window, offered), widest)
+
+
+def _over(now: Transport, asked: Transport) -> Transport:
+    """What a host would be set to: what is not asked for stays."""
+    given = {key: value for key, value in asdict(asked).items() if value is not None}
+    return replace(now, **given)
 
 
 def _round_trip_ms(links: Sequence[LinkView], frame: int) -> float:
     """A full frame there and its acknowledgement back, stored and forwarded at every link, with nothing waiting."""
-    return sum((frame + _ACK_BYTES) * 8e-3 / link.mbps for link in links if link.up)
+    return sum((frame + _HEADERS) * 8e-3 / link.mbps for link in links if link.up)

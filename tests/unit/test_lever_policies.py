@@ -164,10 +164,11 @@ def incast(senders: int, **more: Any) -> View:
 def test_windows_of_an_incast_fit_its_queue() -> None:
     """15 senders on a queue of 50 frames: 3 frames each, and a time-out after all of it has drained."""
     orders = IncastGuard().decide(incast(15))
-    assert {order.host for order in orders if isinstance(order, SetTransport)} == {f"h{n}" for n in range(1, 16)}
-    (transport,) = {order.transport for order in orders if isinstance(order, SetTransport)}
+    found = {order.host: order.transport for order in orders if isinstance(order, SetTransport)}
+    assert found.keys() == {f"h{n}" for n in range(16)}
     # 50 frames of 1514 bytes take 60.6 ms at 10 Mb/s; idle, a frame and its acknowledgement cross two links in 2.5 ms.
-    assert transport == Transport(rto_min_ms=64, initcwnd=3, cwnd_clamp=3)
+    assert {found[f"h{n}"] for n in range(1, 16)} == {Transport(rto_min_ms=64, initcwnd=3)}
+    assert found["h0"] == Transport(rto_min_ms=64, initcwnd=3, window_bytes=3 * 1448)
 
 
 def test_hosts_that_are_set_so_are_left_alone() -> None:
@@ -179,7 +180,7 @@ def test_hosts_that_are_set_so_are_left_alone() -> None:
 def test_a_window_is_never_less_than_two_packets() -> None:
     """A single one would wait for the receiver's timer."""
     orders = IncastGuard().decide(incast(15, wires=replace(WIRES, queue_bytes=1514)))
-    assert {order.transport.cwnd_clamp for order in orders if isinstance(order, SetTransport)} == {2}
+    assert {order.transport.initcwnd for order in orders if isinstance(order, SetTransport)} == {2}
 
 
 def test_few_senders_are_no_incast() -> None:

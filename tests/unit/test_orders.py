@@ -26,7 +26,7 @@ EVERY: list[Lever] = [
     SetRate(FLOW, 4.5, ""),
     SetRate("h0", None, ""),
     SetEcn(Port("s0", 3), 1514, 3028, ""),
-    SetTransport("h0", Transport(rto_min_ms=20, cwnd_clamp=3), ""),
+    SetTransport("h0", Transport(rto_min_ms=20, window_bytes=4344), ""),
     Shift("training", 120.0, ""),
 ]
 TOKEN = "a secret"
@@ -132,4 +132,4 @@ def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_route_names_only_what_was_asked() -> None:
     """The rest is the kernel's own."""
     assert metrics_of(Transport(rto_min_ms=20)) == {"rto_min": 20}
-    assert metrics_of(Transport(20, 4, 3)) == {"rto_min": 20, "initcwnd": 4, "cwnd": 3}
+    assert metrics_of(Transport(20, 4, 4344)) == {"rto_min": 20, "initcwnd": 4, "window": 4344}
