@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fabric.faults import Faults
 from fabric.graph import Port
 from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
+from fabric.instruments import Instruments, instruments
 from fabric.kernel import read_sysctl
 from fabric.links import ETHERNET_HEADER, Shape
 from fabric.marking import Marker, Threshold, best_marker
@@ -118,6 +119,7 @@ class _Running:
     controller: Controller
     state: Path
     marker: Marker | None = None
+    measuring: Instruments = field(default_factory=Instruments)
 
 
 def emulate(
@@ -138,6 +140,7 @@ def emulate(
             (folder / "installed_after.json").write_text(json.dumps(_installed(up)))
         _write_recovery(up)
         wrong = up.network.read_back()
+        up.measuring.write(folder)
         record = _network_record(up, idle_rtt_ms, wrong)
         (folder / "network.json").write_text(json.dumps(record, indent=1))
 
@@ -165,8 +168,9 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
         marker = more.enter_context(best_marker()) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))
+        measuring = more.enter_context(instruments(point, net))
         controller.wait_ready()
-        yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker)
+        yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker, measuring)
 
 
 def _idle_rtt_ms(up: _Running) -> float:
@@ -262,6 +266,7 @@ def _watch(
     up.ovs.check_alive()
     up.controller.check_alive()
     sampler.check_alive()
+    up.measuring.look()
     for record in traffic.records():
         progress(record)
         if faults and record["event"] in _BEGINS:

@@ -188,9 +188,10 @@ class Transport(_Values):
 
 
 class Telemetry(_Values):
-    """How often every queue is read, in milliseconds."""
+    """How often every queue is read, in milliseconds; with `queueing_delay` the wait of every packet is counted too."""
 
     period_ms: int = Field(50, ge=5, le=1000, description="a whole number from 5 to 1000", examples=[10])
+    queueing_delay: bool = Field(False, description="true or false", examples=[True])
 
 
 class ExperimentFile(_Values):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,6 +124,16 @@ class Network:
             index = _indexes(netlink)
             for port, threshold in thresholds.items():
                 marker.attach(netlink, index[port.interface], port, self.shapes[port], threshold)
+
+    def hook(self, add: Callable[[Any, int, Port], None]) -> None:
+        """Call `add(netlink, index, port)` for every port, in its namespace; after `connect`, which makes their queues."""
+        groups = {node: [port for port in self.shapes if port.node == node] for node in self._namespaces}
+        groups[""] = [port for port in self.shapes if port.node not in self._namespaces]
+        for ports in groups.values():
+            with self._around(ports[0]), IPRoute() as netlink:
+                index = _indexes(netlink)
+                for port in ports:
+                    add(netlink, index[port.interface], port)
 
     def ce_received(self) -> dict[str, int]:
         """How many packets with CE the IP layer of every host has received."""

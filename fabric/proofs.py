@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from fabric.experiment import Point
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER
+from fabric.queueing import unseen
 from fabric.recorded import Recorded
 
 __all__ = ["describe_ecn", "unproven"]
@@ -27,7 +28,20 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
 
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
-    """What marking should have done and did not; empty where nothing marks."""
+    """What marking should have done and did not, and delays that nobody saw; empty where neither was asked for."""
+    return [*_unmarked(point, seen), *_delays(seen)]
+
+
+def _delays(seen: Recorded) -> Iterator[str]:
+    """Delays that are not those of every packet; a link that went down swallows what it had been given."""
+    if seen.queueing is None:
+        return
+    sent = dict(zip(seen.queues.interfaces, seen.queues.sent_packets[-1].tolist(), strict=True))
+    swallowed = any(one.event.do == "down" for one in seen.happened)
+    yield from unseen(seen.queueing, {} if swallowed else sent)
+
+
+def _unmarked(point: Point, seen: Recorded) -> list[str]:
     if not point.links.ecn or not seen.network.get("marking"):
         return []
     return [*_silent(seen)] if point.transport.ecn is False else [*_marking(point, seen)]

@@ -29,7 +29,7 @@ from fabric.predictions import (
 )
 from fabric.probes import recoveries
 from fabric.proofs import describe_ecn, unproven
-from fabric.recorded import Recorded, spine_ports
+from fabric.recorded import Recorded, delays_of, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
 from fabric.schedule import Schedule
@@ -215,6 +215,8 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window), retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
         spurious_retransmits=sum(end["spurious_retransmits"] for end in senders),
     )  # fmt: skip
+    if waits := delays_of(seen, window):
+        row = replace(row, queueing_p50_ms=waits[0], queueing_p95_ms=waits[1], queueing_p99_ms=waits[2])
     queues = seen.queues
     inside = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
     if len(inside) < 2:

@@ -270,6 +270,10 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:6: transport.ecn: got true; accepted: false where no queue marks; remove it, or add e.g. "
         "links.ecn: {min_packets: 20, max_packets: 20}",
     ),
+    "a delay that is neither measured nor not": (
+        changed(more="telemetry: {queueing_delay: 5}"),
+        "bad.yaml:6: telemetry.queueing_delay: got 5; accepted: true or false; write e.g. queueing_delay: true",
+    ),
     "telemetry that is too fast": (
         changed(more="telemetry: {period_ms: 1}"),
         "bad.yaml:6: telemetry.period_ms: got 1; accepted: a whole number from 5 to 1000; write e.g. period_ms: 10",

@@ -12,6 +12,7 @@ from fabric.events import Happened, Timed
 from fabric.experiment import Point
 from fabric.keys import Ecn, Links, Transport
 from fabric.proofs import describe_ecn, unproven
+from fabric.queueing import Queueing
 from fabric.recorded import Recorded
 from fabric.telemetry import Queues
 
@@ -34,6 +35,7 @@ class Seen:
         self.network: dict[str, Any] = {"marking": {"by": "bpf", "ports": {"s0-eth1": port}, "ce_received": {"h0": 60, "h1": 40}}}
         self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
         self.happened: list[Happened] = []
+        self.queueing: Queueing | None = None
 
     @property
     def port(self) -> dict[str, Any]:
@@ -137,3 +139,16 @@ def test_thresholds_in_words() -> None:
     assert describe_ecn(None) is None
     assert describe_ecn(STEP) == "20 packets"
     assert describe_ecn(Ecn(min_packets=5, max_packets=9, headroom=0.95)) == "5 to 9 packets of a phantom queue at 0.95"
+
+
+def test_delays_must_be_those_of_all_packets_that_were_sent() -> None:
+    """Against what the sampler read from the queues; where a link went down it swallowed what its queue had sent."""
+    seen = Seen()
+    seen.queues.sent_packets[-1] = (1000, 0)
+    port = {"packets": 1000, "missed": 0, "stale": 0}
+    seen.queueing = Queueing({"s0-eth1": port}, np.zeros(2), np.zeros((0, 4), np.int64))
+    assert told(seen) == []
+    port["packets"] = 900
+    assert told(seen) == ["s0-eth1 sent 1000 packets, and 900 were seen to leave its queue"]
+    seen.happened = [Happened(Timed(at_s=1, do="down", names=("s0", "h0")), 1.0, 1.0, {})]
+    assert told(seen) == []
