@@ -18,7 +18,7 @@ from fabric.queueing import Queueing, read_queueing
 from fabric.telemetry import Queues, read_queues
 from fabric.workload import Edge
 
-__all__ = ["Recorded", "delays_of", "fabric_of", "spine_ports"]
+__all__ = ["Recorded", "delays_of", "fabric_of", "spine_ports", "switch_ports"]
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,12 @@ def spine_ports(seen: Recorded) -> frozenset[str]:
     )
 
 
+def switch_ports(seen: Recorded) -> frozenset[str]:
+    """The interfaces of all switches."""
+    fabric = fabric_of(seen)
+    return frozenset(port.interface for switch in fabric.switches for port in fabric.ports_of[switch.name])
+
+
 def delays_of(seen: Recorded, window: tuple[float, float]) -> list[float] | None:
     """p50, p95 and p99 in ms of the queueing delay of all packets that left switches in a window; None where nobody knows."""
-    if seen.queueing is None:
-        return None
-    switches = fabric_of(seen).switch_by_name
-    return seen.queueing.percentiles(window, {name for name in seen.queueing.ports if name.rpartition("-eth")[0] in switches})
+    return seen.queueing.percentiles(window, switch_ports(seen)) if seen.queueing else None

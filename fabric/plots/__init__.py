@@ -22,6 +22,7 @@ from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
 from fabric.plots.latency import LATENCY
 from fabric.plots.load_share import LOAD_SHARE
+from fabric.plots.queueing import QUEUEING
 from fabric.plots.queues import QUEUES
 from fabric.plots.utilisation import UTILISATION
 from fabric.results import Row, read_rows
@@ -30,7 +31,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
-    "queues": QUEUES,
+    "queues": QUEUES, "queueing": QUEUEING,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {
