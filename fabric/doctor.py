@@ -50,7 +50,7 @@ BUILT_OF = {
     "loss_percent": "netem",
 }
 MARKING = {"mark.o": "by the queue itself (BPF)", "mark_phantom.o": "by a phantom queue (BPF)"}  # best first
-MEASURING = {"queueing.o": ("queueing_delay", "packets' queueing delay")}  # the object, the key of `telemetry` that is built of it, its finding
+MEASURING = {"queueing.o": ("queueing_delay", "packets' queueing delay"), "stamp.o": ("probes", "in-band telemetry")}  # the object, the key of `telemetry` that is built of it, its finding
 NEWER = "use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)"
 SET_SO_FAR: frozenset[str] = frozenset()
 TCPS = {"cubic": "the default of transport.tcp", "bbr": "transport.tcp: bbr", "dctcp": "transport.tcp: dctcp"}

@@ -37,6 +37,7 @@ from fabric.pinning import Pins, pins
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import Companion, companion
 from fabric.sandbox import Sandbox
+from fabric.scouting import scouting
 from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
 from fabric.workload import Workload
@@ -134,7 +135,7 @@ def emulate(
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
-        with _sampler(up) as sampler, pins(_pins(up)) as pinned:
+        with _sampler(up) as sampler, pins(_pins(up)) as pinned, _scouts(up):
             _drive(up, sampler, ideal_ms, progress, pinned)
         if (folder / "controller" / "decisions.jsonl").exists():  # a controller that moves flows: where did it leave them?
             (folder / "installed_after.json").write_text(json.dumps(_installed(up)))
@@ -236,6 +237,14 @@ def _pins(up: _Running) -> Pins:
     point, path_of = up.point, _udp_path(up)
     probes = choose(point.fabric, expand(point.events), point.seed, path_of)
     return Pins(point.fabric, point.seed, path_of, up.network.host_pid, up.folder / "probes", probes)
+
+
+def _scouts(up: _Running) -> contextlib.AbstractContextManager[Companion | None]:
+    """In-band probes, where the file asks for them."""
+    numbers = up.measuring.stamper.numbers if up.measuring.stamper else {}
+    return scouting(
+        up.point, up.work, up.folder / "inband", path_of=_udp_path(up), host_pid=up.network.host_pid, numbers=numbers
+    )
 
 
 def _write_recovery(up: _Running) -> None:

@@ -1,6 +1,6 @@
 """What a point measures besides the sampler's queues, where its file asks: put on the network, looked at, written down.
 
-Comes in: a `Point` and its network. Goes out: files in the point's folder, which `fabric.queueing` reads.
+Comes in: a `Point` and its network. Goes out: files in the point's folder, which `fabric.queueing` and `fabric.journeys` read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fabric.delaymeter import DelayMeter
 from fabric.experiment import Point
+from fabric.stamping import Stamper
 
 if TYPE_CHECKING:
     from fabric.network import Network
@@ -28,6 +29,7 @@ class Instruments:
     """The instruments of a running point; one that was not asked for is None, and then nothing of it happens."""
 
     meter: DelayMeter | None = None
+    stamper: Stamper | None = None
 
     def look(self) -> None:
         """What is due now."""
@@ -49,4 +51,8 @@ def instruments(point: Point, net: Network) -> Iterator[Instruments]:
         if asked.queueing_delay:
             made.meter = held.enter_context(DelayMeter(point.fabric, PERIODS_A_LOOK * asked.period_ms / 1000))
             net.hook(made.meter.attach)
+        if asked.probes:
+            made.stamper = held.enter_context(Stamper(point.fabric, {port: shape.mbps for port, shape in net.in_force.items()}))
+            net.on_rate.append(made.stamper.set_rate)
+            net.hook(made.stamper.attach)
         yield made

@@ -87,6 +87,7 @@ class Network:
     in_force: dict[Port, Shape] = field(default_factory=dict)
     down: set[Port] = field(default_factory=set)
     _controller: ControllerAddress | None = None
+    on_rate: list[Callable[[Port, float], None]] = field(default_factory=list)  # who is told of a port's new rate
 
     def __post_init__(self) -> None:
         self.in_force.update(self.shapes)
@@ -156,6 +157,8 @@ class Network:
                 # A class is changed in place; a new one, or a new root, would drop what waits below it.
                 _, kind, arguments = next(asked for asked in requests(self.in_force[port]) if asked[0] == "add-class")
                 netlink.tc("change-class", kind, index, **arguments)
+            for tell in self.on_rate:
+                tell(port, mbps)
         end = time.monotonic()
         for port in ports:
             with self._around(port), IPRoute() as netlink, _probe_socket() as channel:

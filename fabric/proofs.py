@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fabric.experiment import Point
+from fabric.journeys import astray
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER
 from fabric.queueing import unseen
@@ -28,8 +29,14 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
 
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
-    """What marking should have done and did not, and delays that nobody saw; empty where neither was asked for."""
-    return [*_unmarked(point, seen), *_delays(seen)]
+    """What marking should have done and did not, delays that nobody saw, probes that went astray; empty where none of it was asked for."""
+    return [*_unmarked(point, seen), *_delays(seen), *_journeys(seen)]
+
+
+def _journeys(seen: Recorded) -> Iterator[str]:
+    """Probes that went astray; where nothing happened to the network and no controller moved anything."""
+    if seen.journeys and not seen.happened and not seen.decisions:
+        yield from astray(seen.journeys)
 
 
 def _delays(seen: Recorded) -> Iterator[str]:

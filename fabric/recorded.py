@@ -14,6 +14,7 @@ from typing import Any
 from fabric.decisions import read_decisions
 from fabric.events import Happened, read_happened
 from fabric.graph import Fabric
+from fabric.journeys import Journey, read_journeys
 from fabric.queueing import Queueing, read_queueing
 from fabric.telemetry import Queues, read_queues
 from fabric.workload import Edge
@@ -75,6 +76,11 @@ class Recorded:
     def queueing(self) -> Queueing | None:
         """Every packet's queueing delay; None where it was not asked for."""
         return read_queueing(self.folder)
+
+    @cached_property
+    def journeys(self) -> list[Journey]:
+        """What in-band probes saw; empty where none were asked for."""
+        return read_journeys(self.folder)
 
     @cached_property
     def mbps(self) -> dict[str, float]:

@@ -10,6 +10,7 @@
         network.json                 datapath, shapers asked and read back, sysctls read back
         controller/  traffic/  telemetry/   what each process was given, and what it wrote
         queueing.json  queueing.npz  with telemetry.queueing_delay: how long packets waited in every queue
+        inband/                      with telemetry.probes: pairs.json, inband.jsonl (a line a probe), report.json
         events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
         rows.jsonl                   this point's rows
 """

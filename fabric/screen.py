@@ -20,10 +20,11 @@ from fabric.check_controller import Report
 from fabric.claims import Claim, claims
 from fabric.experiment import Experiment, Point
 from fabric.explain import Explanation
+from fabric.journeys import Journey, hops
 from fabric.results import Row
 from fabric.telling import told
 
-__all__ = ["Screen", "claim_table", "explanation", "report", "size_label", "table", "verdict_table", "verdicts"]
+__all__ = ["Screen", "claim_table", "explanation", "hop_table", "report", "size_label", "table", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -34,6 +35,24 @@ def size_label(nbytes: int) -> str:
         if nbytes >= unit and nbytes % unit == 0:
             return f"{nbytes // unit} {name}"
     return f"{nbytes} B"
+
+
+def hop_table(point: str, journeys: Sequence[Journey]) -> Table:
+    """What a point's in-band probes saw, a line a hop."""
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{point}: queues that probes found", title_justify="left")
+    for name in ("pair", "hop", "port", "probes", "queue\np50", "p95", "max", "utili-\nsation", "onward\np50 ms", "p95 ms"):
+        shown.add_column(name, justify="left" if name in ("pair", "port") else "right")
+    for journey in journeys:
+        pair = escape(f"{journey.src} → {journey.dst}")
+        for hop in hops(journey):
+            shown.add_row(
+                pair if hop.hop == 1 else "", str(hop.hop), escape(hop.port), f"{hop.probes}/{journey.probes}" if hop.hop == 1 else "",
+                _number(hop.queue_p50_packets, 0), _number(hop.queue_p95_packets, 0), str(hop.queue_max_packets),
+                _number(hop.utilisation), _number(hop.onward_p50_ms), _number(hop.onward_p95_ms), end_section=hop.hop == len(journey.way),
+            )  # fmt: skip
+        if not journey.came:
+            shown.add_row(pair, "", "none arrived", f"0/{journey.probes}", end_section=True)
+    return shown
 
 
 def _number(value: float | None, digits: int = 2) -> str:
