@@ -69,10 +69,9 @@ class DelayMeter:
         if now >= self._times[-1] + self._period_s:
             self._take_down()
 
-    def cost_ns(self) -> dict[str, float]:
-        """Nanoseconds a packet of each program, while the kernel counted them (kernel.bpf_stats_enabled)."""
-        ran = {name: self._object.ran(name) for name in (_NOTE, _TAKE)}
-        return {name: spent / times for name, (times, spent) in ran.items() if times}
+    def ran(self) -> list[tuple[int, int]]:
+        """How often each of the two programs ran, for how many ns in all, while the kernel counted that (kernel.bpf_stats_enabled)."""
+        return [self._object.ran(name) for name in (_NOTE, _TAKE)]
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """What every port has counted so far, by interface: packets, and percentiles of their delays in ms."""

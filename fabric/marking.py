@@ -115,6 +115,10 @@ class Marker:
         """What was seen so far, by port."""
         return {port: _marks(self._seen[_KEY.pack(index)]) for port, (index, _) in self._ports.items()}
 
+    def ran(self) -> tuple[int, int]:
+        """How often the program ran, for how many ns in all, while the kernel counted that (kernel.bpf_stats_enabled)."""
+        return self._object.ran(_PROGRAM)
+
     def told(self) -> dict[str, Any]:
         """What a `MarkReader` in another process needs: the map, and the interfaces' numbers."""
         return {"map": self._seen.identity, "ports": {port.interface: index for port, (index, _) in self._ports.items()}}

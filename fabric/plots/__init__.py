@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from fabric.errors import RequestError
 from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
+from fabric.plots.inband import INBAND
 from fabric.plots.latency import LATENCY
 from fabric.plots.load_share import LOAD_SHARE
 from fabric.plots.queueing import QUEUEING
@@ -31,7 +32,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
-    "queues": QUEUES, "queueing": QUEUEING,
+    "queues": QUEUES, "queueing": QUEUEING, "inband": INBAND,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from fabric import doctor
 from fabric.doctor import NEEDS_ROOT, Finding, Kernel, Machine, Software, findings, refusals
 from fabric.experiment import Point, load_experiment
 
-MEASURING = ("queueing.o",)
+MEASURING = ("queueing.o", "stamp.o")
 BPF = ("mark.o", "mark_phantom.o", "dctcp.o", *MEASURING)
 RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "red", "fq", *BPF)}
 BARE = {
@@ -69,6 +69,7 @@ def test_a_machine_with_everything_has_nothing_to_mend() -> None:
         (replace(FINE, kernel=SMALL), "tcp dctcp", False, "reno, cubic", "on a kernel that has it"),
         (replace(FINE, kernel=SMALL), "ecn marking", False, "no BTF", "use a kernel with BPF"),
         (replace(FINE, kernel=SMALL), "packets' queueing delay", False, "no BTF", "use a kernel with BPF"),
+        (replace(FINE, kernel=SMALL), "in-band telemetry", False, "no BTF", "use a kernel with BPF"),
         (replace(FINE, memory=GIB // 2), "memory", True, "0.5 GiB", "free some"),
         (replace(FINE, cores=1), "cores", False, "1", "links.mbps"),
         (replace(FINE, disk=0), "disk", True, "0.0 GiB free in runs", "--out"),
@@ -136,7 +137,7 @@ def test_what_links_ask_in_vain_is_refused(tmp_path: Path, links: str, kernel: K
     assert refusals(points(tmp_path, links), kernel) == [line]
 
 
-@pytest.mark.parametrize(("asked", "key"), [("queueing_delay: true", "queueing_delay")])
+@pytest.mark.parametrize(("asked", "key"), [("queueing_delay: true", "queueing_delay"), ("probes: {hz: 100}", "probes")])
 def test_what_cannot_be_measured_is_refused(tmp_path: Path, asked: str, key: str) -> None:
     """Where the kernel takes no such program; where it does, and where nobody asks, there is nothing to say."""
     file = tmp_path / "experiment.yaml"

@@ -85,6 +85,33 @@ def wait(folder: Path) -> None:
         np.savez(point / "queueing.npz", times=np.array([1.0, 2.0]), counts=np.array(counts))
 
 
+def probed(folder: Path) -> None:
+    """Give the recorded points probes over two hops: the queue at the second grows by one packet a probe, up to 19."""
+    pairs = {"hz": 100, "pairs": [{"src": "a", "dst": "b", "path": None}], "ports": {"1": "a-eth0", "2": "s-eth2"}}
+    lines = [
+        {"pair": 0, "number": n, "sent": n / 100, "arrived": n / 100 + 0.01, "without": 0,
+         "hops": [[1, 0, 0, 10_000, n / 100 + 0.001, n * 1000], [2, n, n * 1500, 10_000, n / 100 + 0.002, n * 1000]]}
+        for n in range(20)
+    ]  # fmt: skip
+    for point in (folder / "points").iterdir():
+        (point / "inband").mkdir()
+        (point / "inband" / "pairs.json").write_text(json.dumps(pairs))
+        (point / "inband" / "inband.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_what_probes_found_is_drawn_by_hop(folder: Path) -> None:
+    """A row a hop, with the same figures in the table as the command line gives. Without probes there is none."""
+    with pytest.raises(RequestError, match=r"no points with telemetry.probes that arrived: figure inband needs some"):
+        draw(folder, "inband")
+    probed(folder)
+    draw(folder, "inband")
+    lines = [line for line in table(folder, "inband") if line["point"] == "stride-ecmp-r1"]
+    assert [(line["hop"], line["port"], line["queue_max_packets"]) for line in lines] == [("1", "a-eth0", "0"), ("2", "s-eth2", "19")]
+    assert float(lines[1]["queue_p50_packets"]) == 9.5
+    drawn = texts(folder, "inband")
+    assert "a → b: a-eth0" in drawn and "s-eth2" in drawn and "packets waiting, mean" in drawn
+
+
 def test_delays_are_drawn_as_shares_of_packets(folder: Path) -> None:
     """The table has every port, hosts' too; the drawing says which packets its lines are of. Without delays there is none."""
     with pytest.raises(RequestError, match=r"no points with telemetry.queueing_delay: figure queueing needs some"):
@@ -113,6 +140,7 @@ def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     decide(folder, move(1.0, "g0c0", "g0c1"))
     marking(folder)
     wait(folder)
+    probed(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
