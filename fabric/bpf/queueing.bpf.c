@@ -7,6 +7,10 @@
  * port are counted in a histogram of its own: below 64 units of 128 ns a bucket a unit, from there on 64 buckets between two
  * powers of two. So a bucket is at most 1/64 of its delay wide, and its middle at most 0.8 % away. Nothing goes to
  * user space for each packet.
+ *
+ * Notes are kept in sets of four, a set being found by a hash of the address, and the oldest of a full set goes. That costs less than half of what a hash
+ * map with eviction (LRU) did. Two processors that write into one set within the same nanoseconds may lose a note, which is
+ * then missed, and counted.
  */
 #include "kernel.h"
 
@@ -17,12 +21,19 @@
 #define OCTAVES 21 /* the last one ends at OLDEST */
 #define OLDEST (1ULL << 34) /* ns, 17 s: an older note was left behind by a packet that was dropped */
 #define BUCKETS (LINEAR * (OCTAVES + 1))
-#define IN_QUEUES 65536 /* packets waiting at once in all queues, and addresses of dropped ones not used again yet */
+#define SETS_SHIFT 16
+#define WAYS 4 /* notes in a set: a cache line */
+#define GOLDEN 0x9e3779b97f4a7c15ULL /* 2^64 over the golden ratio: Knuth's multiplicative hash */
 #define TRIES 4
 
-struct waiting {
+/* A packet's note: 48 bits that are its address's own, over its port's number. */
+struct note {
+	u64 who; /* 0: nobody */
 	u64 since; /* ns */
-	u64 port;
+};
+
+struct set {
+	struct note notes[WAYS];
 };
 
 struct port {
@@ -35,10 +46,10 @@ struct port {
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, IN_QUEUES);
-	__type(key, u64);
-	__type(value, struct waiting);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << SETS_SHIFT);
+	__type(key, u32);
+	__type(value, struct set);
 } waiting SEC(".maps");
 
 struct {
@@ -73,38 +84,79 @@ static __always_inline u32 bucket_of(u64 ns)
 	return bucket < BUCKETS ? bucket : BUCKETS - 1;
 }
 
+/* The verifier lets nobody calculate with an address, but tell how far two are apart; one of them is always the same here. */
+static __always_inline u64 address_of(struct __sk_buff *packet)
+{
+	u32 first = 0;
+	struct port *base = bpf_map_lookup_elem(&ports, &first);
+
+	return base ? ((unsigned long)packet - (unsigned long)base) << 16 >> 16 : 0;
+}
+
+static __always_inline struct set *set_of(u64 address)
+{
+	u32 number = address * GOLDEN >> (64 - SETS_SHIFT);
+
+	return bpf_map_lookup_elem(&waiting, &number);
+}
+
+/* Where a packet's note is to go: in place of one that its address left behind, else where there is room, else over the oldest. */
+static __always_inline struct note *place_in(struct set *set, u64 address)
+{
+	struct note *oldest = &set->notes[0];
+
+#pragma unroll
+	for (int n = 0; n < WAYS; n++) {
+		struct note *one = &set->notes[n];
+
+		if (one->who >> 16 == address)
+			return one;
+		if (!one->who ? oldest->who != 0 : oldest->who && one->since < oldest->since)
+			oldest = one;
+	}
+	return oldest;
+}
+
 SEC("tc")
 int note(struct __sk_buff *packet)
 {
-	u64 address = (unsigned long)packet;
+	u64 address = address_of(packet);
 	u32 number = packet->tc_classid;
 	struct port *port = bpf_map_lookup_elem(&ports, &number);
-	struct waiting now = {.since = bpf_ktime_get_ns(), .port = number};
+	struct set *set = set_of(address);
+	struct note *mine;
 
-	if (!port)
+	if (!port || !set)
 		return NEXT_PROGRAM;
 	__sync_fetch_and_add(&port->offered, 1);
 	/* What the queue dropped leaves its note behind; whoever gets the address next writes a new one here. */
-	bpf_map_update_elem(&waiting, &address, &now, BPF_ANY);
+	mine = place_in(set, address);
+	mine->since = bpf_ktime_get_ns();
+	mine->who = address << 16 | number;
 	return NEXT_PROGRAM;
 }
 
 SEC("tc")
 int take(struct __sk_buff *packet)
 {
-	u64 address = (unsigned long)packet, ns, most;
+	u64 address = address_of(packet), ns, most;
 	u32 number = packet->tc_classid, bucket;
 	struct port *port = bpf_map_lookup_elem(&ports, &number);
-	struct waiting *noted = bpf_map_lookup_elem(&waiting, &address);
+	struct set *set = set_of(address);
+	struct note *mine = 0;
 
-	if (!port)
+	if (!port || !set)
 		return NEXT_PROGRAM;
-	if (!noted) {
+#pragma unroll
+	for (int n = 0; n < WAYS; n++)
+		if (set->notes[n].who >> 16 == address)
+			mine = &set->notes[n];
+	if (!mine) {
 		__sync_fetch_and_add(&port->missed, 1);
 		return NEXT_PROGRAM;
 	}
-	ns = bpf_ktime_get_ns() - noted->since;
-	if (noted->port != number || ns >= OLDEST) {
+	ns = bpf_ktime_get_ns() - mine->since;
+	if ((mine->who & 0xffff) != number || ns >= OLDEST) {
 		__sync_fetch_and_add(&port->stale, 1);
 	} else {
 		bucket = bucket_of(ns);
@@ -121,7 +173,7 @@ int take(struct __sk_buff *packet)
 			most = found;
 		}
 	}
-	bpf_map_delete_elem(&waiting, &address);
+	mine->who = 0;
 	return NEXT_PROGRAM;
 }
 

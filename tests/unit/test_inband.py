@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scapy.all import IP, UDP, Raw
 
+from fabric.cli import inband
 from fabric.errors import RequestError, RunError
 from fabric.experiment import load_experiment
 from fabric.inband import Inband, InbandStamp, layer, probe_of
@@ -145,3 +147,18 @@ def test_a_folder_without_probes_says_so(folder: Path) -> None:
     assert read_journeys(folder) == []
     with pytest.raises(RequestError, match="no point with in-band probes; accepted: a run folder of an experiment with"):
         list(journeys_of(run))
+
+
+def test_the_command_line_prints_hops(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a table for a person, and as an object a line with nothing else beside it; a run without probes is told so, in a line."""
+    run = folder.parent.parent
+    inband(run, as_json=True)
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["point"], one["hop"], one["port"]) for one in found] == [(folder.name, 1, "a-eth0"), (folder.name, 2, "s-eth2")]
+    monkeypatch.setattr("fabric.cli._out", Console(width=160))
+    inband(run)
+    text = capsys.readouterr().out
+    assert "a → b" in text and "s-eth2" in text and "9/11" in text and "0.50" in text
+    write(folder, [])
+    inband(run)
+    assert "none arrived" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 
 from fabric.events import Happened, Timed
 from fabric.experiment import Point
+from fabric.journeys import Journey
 from fabric.keys import Ecn, Links, Transport
 from fabric.proofs import describe_ecn, unproven
 from fabric.queueing import Queueing
@@ -36,6 +37,8 @@ class Seen:
         self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
         self.happened: list[Happened] = []
         self.queueing: Queueing | None = None
+        self.journeys: list[Journey] = []
+        self.decisions: list[dict[str, Any]] | None = None
 
     @property
     def port(self) -> dict[str, Any]:
@@ -151,4 +154,18 @@ def test_delays_must_be_those_of_all_packets_that_were_sent() -> None:
     port["packets"] = 900
     assert told(seen) == ["s0-eth1 sent 1000 packets, and 900 were seen to leave its queue"]
     seen.happened = [Happened(Timed(at_s=1, do="down", names=("s0", "h0")), 1.0, 1.0, {})]
+    assert told(seen) == []
+
+
+def test_probes_must_have_gone_the_installed_way() -> None:
+    """Where nobody changed it meanwhile: neither an event nor a controller's decision."""
+    none = np.zeros(0)
+    table = np.zeros((0, 2))
+    way, installed = ("h0-eth0", "s0-eth1"), ("h0-eth0", "s0-eth2")
+    seen = Seen()
+    seen.journeys = [Journey("h0", "h1", way, way, none, none, table, table, table, table, table, 9, 9, 0, 0)]
+    assert told(seen) == []
+    seen.journeys = [replace(seen.journeys[0], installed=installed)]
+    assert told(seen) == ["in-band probes from h0 to h1 went by h0-eth0 s0-eth1; installed was h0-eth0 s0-eth2"]
+    seen.decisions = [{"event": "reroute"}]
     assert told(seen) == []
