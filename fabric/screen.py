@@ -41,7 +41,7 @@ def hop_table(point: str, journeys: Sequence[Journey]) -> Table:
     """What a point's in-band probes saw, a line a hop."""
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{point}: queues that probes found", title_justify="left")
     for name in ("pair", "hop", "port", "probes", "queue\np50", "p95", "max", "utili-\nsation", "onward\np50 ms", "p95 ms"):
-        shown.add_column(name, justify="left" if name in ("pair", "port") else "right")
+        shown.add_column(name, justify="left" if name in ("pair", "port") else "right", no_wrap=name in ("pair", "port"))
     for journey in journeys:
         pair = escape(f"{journey.src} → {journey.dst}")
         for hop in hops(journey):
