@@ -158,7 +158,7 @@ def test_the_command_line_prints_hops(folder: Path, capsys: pytest.CaptureFixtur
     monkeypatch.setattr("fabric.cli._out", Console(width=160))
     inband(run)
     text = capsys.readouterr().out
-    assert "a → b" in text and "s-eth2" in text and "9/11" in text and "0.50" in text
+    assert "a → b: 10 of 11 probes arrived, 1 of them by another way" in text and "s-eth2" in text and "0.50" in text
     write(folder, [])
     inband(run)
-    assert "none arrived" in capsys.readouterr().out
+    assert "a → b: 0 of 11 probes arrived" in capsys.readouterr().out
