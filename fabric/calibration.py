@@ -14,6 +14,7 @@ from fabric.emulation import emulate
 from fabric.endpoints import Provided
 from fabric.errors import RunError
 from fabric.experiment import Collective, Controller, Point, Use
+from fabric.keys import Telemetry
 from fabric.sandbox import Sandbox
 from fabric.schedule import Schedule, Transfer
 from fabric.tcp import Endpoints
@@ -44,6 +45,8 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcp: Provided) 
     bench = replace(
         point, fabric=fabric, topology=Use(use="single-switch"), controller=Controller(use="two-level"),
         collective=collective, load=(), duration_s=None, events=(),
+        # What a point measures besides costs it time; the ideal is without that.
+        telemetry=Telemetry(period_ms=point.telemetry.period_ms),
     )  # fmt: skip
     a, b = fabric.hosts
     edges = {

@@ -208,6 +208,26 @@ def explain(
 
 
 @app.command()
+def inband(
+    folder: Annotated[Path, typer.Argument(help="a run folder", show_default=False)],
+    point: Annotated[str | None, typer.Option(help="only this point")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what in-band probes saw on their way: by hop the queue that they found, and how full the link was; no root."""
+    from fabric.journeys import hops, journeys_of
+    from fabric.screen import hop_heading, hop_table
+
+    for name, journeys in journeys_of(folder, point):
+        if as_json:
+            for hop in (hop for journey in journeys for hop in hops(journey)):
+                print(json.dumps({"point": name, **hop.to_json()}))
+        else:
+            for journey in journeys:
+                _out.print(hop_heading(name, journey), highlight=False, markup=False, soft_wrap=True)
+                _out.print(hop_table(journey))
+
+
+@app.command()
 def plot(
     folders: Annotated[list[Path], typer.Argument(help="run folders", show_default=False)],
     figure: Annotated[str | None, typer.Option(help="only this figure")] = None,

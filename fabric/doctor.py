@@ -50,6 +50,7 @@ BUILT_OF = {
     "loss_percent": "netem",
 }
 MARKING = {"mark.o": "by the queue itself (BPF)", "mark_phantom.o": "by a phantom queue (BPF)"}  # best first
+MEASURING = {"queueing.o": ("queueing_delay", "packets' queueing delay"), "stamp.o": ("probes", "in-band telemetry")}  # the object, the key of `telemetry` that is built of it, its finding
 NEWER = "use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)"
 SET_SO_FAR: frozenset[str] = frozenset()
 TCPS = {"cubic": "the default of transport.tcp", "bbr": "transport.tcp: bbr", "dctcp": "transport.tcp: dctcp"}
@@ -126,6 +127,7 @@ def findings(machine: Machine) -> list[Finding]:
         *_programs(machine),
         *_qdiscs(machine.kernel),
         _marking(machine.kernel),
+        *_measuring(machine.kernel),
         *_tcps(machine.kernel),
         *_room(machine),
         _leftovers(machine),
@@ -140,11 +142,13 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     asked = {(key, _shown(value)) for point in points for key in BUILT_OF if (value := getattr(point.links, key))}
     tcps = {point.transport.tcp for point in points}
     marked = any(point.links.ecn for point in points)
+    measured = {name for point in points for name, (key, _) in MEASURING.items() if getattr(point.telemetry, key)}
     if kernel is None:
         ours = {OURS[tcp][1] for tcp in tcps & OURS.keys()}
-        kernel = _kernel({BUILT_OF[key] for key, _ in asked} | ours | (MARKING.keys() if marked else set()), tcps)
+        kernel = _kernel({BUILT_OF[key] for key, _ in asked} | ours | measured | (MARKING.keys() if marked else set()), tcps)
     lines = [_refused_link(key, value, kernel) for key, value in sorted(asked)]
     lines += [_refused_marking(kernel)] if marked else []
+    lines += [_refused_measuring(name, kernel) for name in sorted(measured)]
     lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
     return [line for line in lines if line]
 
@@ -191,6 +195,11 @@ def _marking(kernel: Kernel) -> Finding:
     said = kernel.trials.get("mark_phantom.o", NEEDS_ROOT)
     remedy = "use sudo to find out" if said == NEEDS_ROOT else NEWER
     return _finding("ecn marking", bool(works), False, works[0] if works else said, "links.ecn is built of it", remedy)
+
+
+def _measuring(kernel: Kernel) -> Iterator[Finding]:
+    for name, (key, what) in MEASURING.items():
+        yield _tried(what, name, kernel, False, f"telemetry.{key} is built of it", NEWER)
 
 
 def _tcps(kernel: Kernel) -> Iterator[Finding]:
@@ -268,6 +277,13 @@ def _refused_marking(kernel: Kernel) -> str:
     return f"links.ecn: marking needs BPF, and this kernel ({kernel.release}) refused it: {said[-1]}; remedy: leave it out, or {NEWER}"
 
 
+def _refused_measuring(name: str, kernel: Kernel) -> str:
+    """Why it cannot be measured; '' when it can."""
+    said = kernel.trials.get(name, NEEDS_ROOT)
+    line = f"telemetry.{MEASURING[name][0]}: needs BPF, and this kernel ({kernel.release}) refused it: {said}; remedy: leave it out, or {NEWER}"
+    return "" if said in (WORKS, NEEDS_ROOT) else line
+
+
 def _refused_tcp(tcp: str, kernel: Kernel) -> str:
     offers = f"this kernel ({kernel.release}) offers {', '.join(kernel.tcps)}"
     ours = kernel.trials.get(OURS[tcp][1]) if tcp in OURS else None
@@ -291,7 +307,7 @@ def _shown(value: Any) -> str:
 def _machine(runs: Path) -> Machine:
     return Machine(
         user=os.geteuid(),
-        kernel=_kernel({name for name, _ in SHAPERS.values()} | EXTRAS.keys() | MARKING.keys() | {ours for _, ours in OURS.values()}, TCPS),
+        kernel=_kernel({name for name, _ in SHAPERS.values()} | EXTRAS.keys() | MARKING.keys() | MEASURING.keys() | {ours for _, ours in OURS.values()}, TCPS),
         mininet=_python(MININET_VERSION),
         ovs=_version(["ovs-vswitchd", "--version"]),
         ovs_module=_has_module("openvswitch"),

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from fabric.faults import Faults
 from fabric.graph import Port
 from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
+from fabric.instruments import Instruments, instruments
 from fabric.kernel import read_sysctl
 from fabric.links import ETHERNET_HEADER, Shape
 from fabric.marking import Marker, Threshold, best_marker
@@ -37,6 +38,7 @@ from fabric.pinning import Pins, pins
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import Companion, companion
 from fabric.sandbox import Sandbox
+from fabric.scouting import scouting
 from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
 from fabric.workload import Workload
@@ -120,6 +122,7 @@ class _Running:
     controller: Controller
     state: Path
     marker: Marker | None = None
+    measuring: Instruments = field(default_factory=Instruments)
 
 
 def emulate(
@@ -134,13 +137,14 @@ def emulate(
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
-        with _sampler(up) as sampler, pins(_pins(up)) as pinned:
+        with _sampler(up) as sampler, pins(_pins(up)) as pinned, _scouts(up):
             _drive(up, sampler, ideal_ms, progress, pinned)
         if (folder / "controller" / "decisions.jsonl").exists():  # a controller that moves flows: where did it leave them?
             (folder / "installed_after.json").write_text(json.dumps(_installed(up)))
         _write_recovery(up)
         _follow_orders(up)
         wrong = up.network.read_back()
+        up.measuring.write(folder)
         record = _network_record(up, idle_rtt_ms, wrong)
         (folder / "network.json").write_text(json.dumps(record, indent=1))
 
@@ -173,8 +177,9 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
             net.mark(marker, thresholds_of(point))
         if agent:
             more.enter_context(_agent(point, folder, net, agent, marker))
+        measuring = more.enter_context(instruments(point, net))
         controller.wait_ready()
-        yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker)
+        yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker, measuring)
 
 
 def _wires(point: Point) -> dict[str, Any]:
@@ -291,6 +296,14 @@ def _pins(up: _Running) -> Pins:
     return Pins(point.fabric, point.seed, path_of, up.network.host_pid, up.folder / "probes", probes)
 
 
+def _scouts(up: _Running) -> contextlib.AbstractContextManager[Companion | None]:
+    """In-band probes, where the file asks for them."""
+    numbers = up.measuring.stamper.numbers if up.measuring.stamper else {}
+    return scouting(
+        up.point, up.work, up.folder / "inband", path_of=_udp_path(up), host_pid=up.network.host_pid, numbers=numbers
+    )
+
+
 def _write_recovery(up: _Running) -> None:
     """What the probes say of each event, for a person; the row is computed from the same record."""
     found = recoveries(read_happened(up.folder / "events.jsonl"), up.folder / "probes")
@@ -319,6 +332,7 @@ def _watch(
     up.ovs.check_alive()
     up.controller.check_alive()
     sampler.check_alive()
+    up.measuring.look()
     for record in traffic.records():
         progress(record)
         if faults and record["event"] in _BEGINS:

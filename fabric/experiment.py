@@ -320,6 +320,7 @@ class _Checks:
         arm.refuse(_tried(arm, ("topology",), file.topology, lambda: self.fabric(file.topology)))
         fabric = self.fabric(file.topology)
         arm.refuse(strangers(file.events, fabric))
+        arm.refuse(_unknown_ends(file, fabric))
         if file.collective is not None:
             arm.refuse(_unknown_hosts(file.collective, fabric))
             arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric)))
@@ -425,6 +426,18 @@ def _unknown_hosts(collective: Collective, fabric: Fabric) -> list[Problem]:
     some = ", ".join(list(fabric.host_by_name)[:4])
     remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology")
     return [Problem(path, told(strange[0], f"hosts of this topology: {some}, ...", remedy))]
+
+
+def _unknown_ends(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
+    """Pairs of probes that are not two hosts of the topology."""
+    pairs = file.telemetry.probes.pairs if file.telemetry.probes else "auto"
+    for number, pair in enumerate(() if pairs == "auto" else pairs):
+        strange = [name for name in pair if name not in fabric.host_by_name]
+        some = ", ".join(list(fabric.host_by_name)[:4])
+        if strange or pair[0] == pair[1]:
+            remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology") if strange else "name another one"
+            text = told(list(pair), f"two different hosts of this topology: {some}, ...", remedy)
+            yield Problem(("telemetry", "probes", "pairs", number), text)
 
 
 def _tried(arm: Arm, path: KeyPath, use: Use, action: Callable[[], object]) -> list[Problem]:

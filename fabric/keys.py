@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
-    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Telemetry", "Transport", "Use", "schema",
+    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Probes", "Telemetry", "Transport", "Use", "schema",
 ]  # fmt: skip
 
 ETHERNET_HEADER = 14
@@ -45,6 +45,8 @@ Sizes = Annotated[
     WithJsonSchema({"anyOf": [*SIZE_SCHEMA["anyOf"], {"type": "array", "items": SIZE_SCHEMA}]}),
 ]
 
+
+Pair = Annotated[tuple[str, str], BeforeValidator(_listed)]
 
 NEED_ECN = frozenset({"dctcp"})  # congestion controls that are nothing but Reno over queues that do not mark
 
@@ -194,10 +196,24 @@ class Transport(_Values):
     ecn: bool | None = Field(None, description="true or false", examples=[True])
 
 
+class Probes(_Values):
+    """In-band telemetry: probes `hz` times a second between pairs of hosts, stamped at every port that they leave by.
+
+    By default between at most eight pairs of the collective's ranks, or without one of the load's hosts.
+    """
+
+    hz: int = Field(100, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[100])
+    pairs: Literal["auto"] | Annotated[tuple[Pair, ...], BeforeValidator(_listed), Field(min_length=1, max_length=64)] = Field(
+        "auto", description="auto, or a list of 1 to 64 lists of two hosts", examples=[[["p0e0h0", "p1e0h0"]]]
+    )
+
+
 class Telemetry(_Values):
-    """How often every queue is read, in milliseconds."""
+    """How often every queue is read, in milliseconds; with `queueing_delay` the wait of every packet is counted too."""
 
     period_ms: int = Field(50, ge=5, le=1000, description="a whole number from 5 to 1000", examples=[10])
+    queueing_delay: bool = Field(False, description="true or false", examples=[True])
+    probes: Probes | None = Field(None, description="a mapping of hz and pairs", examples=[{"hz": 100}])
 
 
 class ExperimentFile(_Values):

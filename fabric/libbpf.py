@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ _STRUCT_OPS_MAP = 26  # BPF_MAP_TYPE_STRUCT_OPS, of linux/bpf.h
 _STRUCT_OPS = 44  # BPF_STRUCT_OPS
 _LINKED = 1 << 13  # BPF_F_LINK: registered as long as somebody holds the link, since Linux 6.4
 _ANY = ctypes.c_uint64(0)
+_PROGRAM_INFO, _RUN_NS_AT = 232, 192  # struct bpf_prog_info, linux/bpf.h: its size, and where run_time_ns and run_cnt are
 _LOG = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -56,6 +58,7 @@ def _library() -> Any:
         ("bpf_map__value_size", ctypes.c_uint32, (pointer,)),
         ("bpf_map__map_flags", ctypes.c_uint32, (pointer,)),
         ("bpf_map__set_map_flags", number, (pointer, ctypes.c_uint32)),
+        ("bpf_map__set_max_entries", number, (pointer, ctypes.c_uint32)),
         ("bpf_map__attach_struct_ops", pointer, (pointer,)),
         ("bpf_link_create", number, (number, number, number, pointer)),
         ("bpf_map_update_elem", number, (number, text, text, ctypes.c_uint64)),
@@ -88,6 +91,10 @@ class BpfMap:
         """The number by which another process may open it."""
         return _information(self._descriptor)[1]
 
+    def mapped(self, entries: int) -> mmap.mmap:
+        """The memory of an array that was made to be mapped, to read as often as one likes without asking the kernel."""
+        return mmap.mmap(self._descriptor, -(-entries * self._value_size // mmap.PAGESIZE) * mmap.PAGESIZE)
+
     def __setitem__(self, key: bytes, value: bytes) -> None:
         if (len(key), len(value)) != (self._key_size, self._value_size):
             sizes = f"{self._key_size} and {self._value_size} bytes"
@@ -114,12 +121,12 @@ def _information(descriptor: int) -> tuple[int, int, int, int]:
 
 
 class BpfObject:
-    """A prebuilt object in the kernel, until it is closed or the process ends.
+    """A prebuilt object in the kernel, until it is closed or the process ends; `entries` are the sizes of maps by name.
 
     MachineError when this kernel refuses it, with what the kernel or libbpf said.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, entries: Mapping[str, int] | None = None) -> None:
         self.path, self._links = path, list[int]()
         library = _library()
         with _messages() as said:
@@ -128,6 +135,8 @@ class BpfObject:
                 raise self._refused("opened", ctypes.get_errno(), said)
             for item in self._struct_ops():
                 library.bpf_map__set_map_flags(item, library.bpf_map__map_flags(item) | _LINKED)
+            for name, count in (entries or {}).items():
+                library.bpf_map__set_max_entries(library.bpf_object__find_map_by_name(self._object, name.encode()), count)
             if failed := library.bpf_object__load(self._object):
                 self.close()
                 raise self._refused("loaded", -failed, said)
@@ -141,6 +150,14 @@ class BpfObject:
     def program(self, name: str) -> int:
         """The file descriptor of a program."""
         return int(_library().bpf_program__fd(_library().bpf_object__find_program_by_name(self._object, name.encode())))
+
+    def ran(self, name: str) -> tuple[int, int]:
+        """How often a program ran and for how many ns in all, while the sysctl kernel.bpf_stats_enabled was 1."""
+        told, size = ctypes.create_string_buffer(_PROGRAM_INFO), ctypes.c_uint32(_PROGRAM_INFO)
+        if failed := _library().bpf_obj_get_info_by_fd(self.program(name), told, ctypes.byref(size)):
+            raise OSError(-failed, os.strerror(-failed))
+        nanoseconds, times = struct.unpack_from("=QQ", told.raw, _RUN_NS_AT)
+        return times, nanoseconds
 
     def map(self, name: str) -> BpfMap:
         """A map by its name."""

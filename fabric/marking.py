@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fabric.errors import MachineError
+from fabric.hooks import hooked
 from fabric.libbpf import BpfMap, BpfObject, objects
 
 if TYPE_CHECKING:  # the sampler reads marks, and should start without these
@@ -96,7 +97,7 @@ class Marker:
         self._ports[port] = (index, shape)
         self._seen[_KEY.pack(index)] = _SEEN.pack(*[0] * 10)
         self.set(port, threshold)
-        netlink.tc("add", "clsact", index)
+        hooked(netlink, index)
         netlink.tc(
             "add-filter", "bpf", index, ":1", fd=self._object.program(_PROGRAM), name=_PROGRAM, parent=_EGRESS,
             classid=1, direct_action=True,
@@ -113,6 +114,10 @@ class Marker:
     def marks(self) -> Mapping[Port, Marks]:
         """What was seen so far, by port."""
         return {port: _marks(self._seen[_KEY.pack(index)]) for port, (index, _) in self._ports.items()}
+
+    def ran(self) -> tuple[int, int]:
+        """How often the program ran, for how many ns in all, while the kernel counted that (kernel.bpf_stats_enabled)."""
+        return self._object.ran(_PROGRAM)
 
     def told(self) -> dict[str, Any]:
         """What a `MarkReader` in another process needs: the map, and the interfaces' numbers."""

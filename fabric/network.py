@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,6 +88,7 @@ class Network:
     in_force: dict[Port, Shape] = field(default_factory=dict)
     down: set[Port] = field(default_factory=set)
     _controller: ControllerAddress | None = None
+    on_rate: list[Callable[[Port, float], None]] = field(default_factory=list)  # who is told of a port's new rate
 
     def __post_init__(self) -> None:
         self.in_force.update(self.shapes)
@@ -126,6 +127,16 @@ class Network:
             for port, threshold in thresholds.items():
                 marker.attach(netlink, index[port.interface], port, self.shapes[port], threshold)
 
+    def hook(self, add: Callable[[Any, int, Port], None]) -> None:
+        """Call `add(netlink, index, port)` for every port, in its namespace; after `connect`, which makes their queues."""
+        groups = {node: [port for port in self.shapes if port.node == node] for node in self._namespaces}
+        groups[""] = [port for port in self.shapes if port.node not in self._namespaces]
+        for ports in groups.values():
+            with self._around(ports[0]), IPRoute() as netlink:
+                index = _indexes(netlink)
+                for port in ports:
+                    add(netlink, index[port.interface], port)
+
     def ce_received(self) -> dict[str, int]:
         """How many packets with CE the IP layer of every host has received."""
         found = {}
@@ -147,6 +158,8 @@ class Network:
                 # A class is changed in place; a new one, or a new root, would drop what waits below it.
                 for arguments in class_requests(self.in_force[port]):
                     netlink.tc("change-class", "htb", index, **arguments)
+            for tell in self.on_rate:
+                tell(port, mbps)
         end = time.monotonic()
         for port in ports:
             with self._around(port), IPRoute() as netlink, _probe_socket() as channel:

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fabric.experiment import Point
+from fabric.journeys import astray
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER, PRIORITY
+from fabric.queueing import unseen
 from fabric.recorded import Recorded
 
 __all__ = ["describe_ecn", "in_force", "unproven"]
@@ -28,11 +30,29 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
 
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
-    """What marking and the controller's orders should have done and did not; empty where there are none."""
-    return [*_lost(seen), *_of_marking(point, seen)]
+    """What marking and a controller's orders should have done and did not, delays that nobody saw, probes that went astray.
+
+    Empty where none of it was asked for.
+    """
+    return [*_unmarked(point, seen), *_lost(seen), *_delays(seen), *_journeys(seen)]
 
 
-def _of_marking(point: Point, seen: Recorded) -> list[str]:
+def _journeys(seen: Recorded) -> Iterator[str]:
+    """Probes that went astray; where nothing happened to the network and no controller moved anything."""
+    if seen.journeys and not seen.happened and not seen.decisions:
+        yield from astray(seen.journeys)
+
+
+def _delays(seen: Recorded) -> Iterator[str]:
+    """Delays that are not those of every packet; a link that went down swallows what it had been given."""
+    if seen.queueing is None:
+        return
+    sent = dict(zip(seen.queues.interfaces, seen.queues.sent_packets[-1].tolist(), strict=True))
+    swallowed = any(one.event.do == "down" for one in seen.happened)
+    yield from unseen(seen.queueing, {} if swallowed else sent)
+
+
+def _unmarked(point: Point, seen: Recorded) -> list[str]:
     if not point.links.ecn or not seen.network.get("marking"):
         return []
     return [*_silent(seen)] if point.transport.ecn is False else [*_marking(point, seen)]
@@ -42,7 +62,7 @@ def _lost(seen: Recorded) -> Iterator[str]:
     """What the agent set at a socket must be what the socket's owner finds there at the end, at both ends for priority."""
     if not seen.orders:
         return
-    last = {(order["do"], *sorted(order["flow"].items())): order for order in in_force(seen) if "flow" in order}
+    last = {(order["do"], *order["flow"].values()): order for order in in_force(seen) if "flow" in order}
     ends = {(end["src_ip"], end["src_port"], end["dst_ip"], end["dst_port"], end["role"]): end for end in seen.sockets}
     for order in last.values():
         flow = order["flow"]

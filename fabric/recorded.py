@@ -14,10 +14,12 @@ from typing import Any
 from fabric.decisions import read_decisions
 from fabric.events import Happened, read_happened
 from fabric.graph import Fabric
+from fabric.journeys import Journey, read_journeys
+from fabric.queueing import Queueing, read_queueing
 from fabric.telemetry import Queues, read_queues
 from fabric.workload import Edge
 
-__all__ = ["Recorded", "fabric_of", "spine_ports"]
+__all__ = ["Recorded", "delays_of", "fabric_of", "spine_ports", "switch_ports"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ class Recorded:
         return read_queues(self.folder / "telemetry" / "queues.jsonl")
 
     @cached_property
+    def queueing(self) -> Queueing | None:
+        """Every packet's queueing delay; None where it was not asked for."""
+        return read_queueing(self.folder)
+
+    @cached_property
+    def journeys(self) -> list[Journey]:
+        """What in-band probes saw; empty where none were asked for."""
+        return read_journeys(self.folder)
+
+    @cached_property
     def mbps(self) -> dict[str, float]:
         """The configured rate of every interface."""
         return {name: shape["mbps"] for name, shape in self.network["shapes"].items()}
@@ -107,3 +119,14 @@ def spine_ports(seen: Recorded) -> frozenset[str]:
     return frozenset(
         port.interface for switch in fabric.switches if fabric.level[switch.name] == top for port in fabric.ports_of[switch.name]
     )
+
+
+def switch_ports(seen: Recorded) -> frozenset[str]:
+    """The interfaces of all switches."""
+    fabric = fabric_of(seen)
+    return frozenset(port.interface for switch in fabric.switches for port in fabric.ports_of[switch.name])
+
+
+def delays_of(seen: Recorded, window: tuple[float, float]) -> list[float] | None:
+    """p50, p95 and p99 in ms of the queueing delay of all packets that left switches in a window; None where nobody knows."""
+    return seen.queueing.percentiles(window, switch_ports(seen)) if seen.queueing else None

@@ -9,6 +9,8 @@
         point.json                   the resolved point: placement, flows, 5-tuples, installed paths, ideal
         network.json                 datapath, shapers asked and read back, sysctls read back
         controller/  traffic/  telemetry/   what each process was given, and what it wrote
+        queueing.json  queueing.npz  with telemetry.queueing_delay: how long packets waited in every queue
+        inband/                      with telemetry.probes: pairs.json, inband.jsonl (a line a probe), report.json
         events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
         rows.jsonl                   this point's rows
 """
@@ -84,6 +86,9 @@ class Row:
     drops: int | None = None
     queue_p50_packets: float | None = None
     queue_p95_packets: float | None = None
+    queueing_p50_ms: float | None = None
+    queueing_p95_ms: float | None = None
+    queueing_p99_ms: float | None = None
     busiest_port: str | None = None
     spine_bytes: int | None = None
     fabric_utilisation: float | None = None

@@ -20,10 +20,11 @@ from fabric.check_controller import Report
 from fabric.claims import Claim, claims
 from fabric.experiment import Experiment, Point
 from fabric.explain import Explanation
+from fabric.journeys import Journey, hops
 from fabric.results import Row
 from fabric.telling import told
 
-__all__ = ["Screen", "claim_table", "explanation", "report", "size_label", "table", "verdict_table", "verdicts"]
+__all__ = ["Screen", "claim_table", "explanation", "hop_heading", "hop_table", "report", "size_label", "table", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -34,6 +35,25 @@ def size_label(nbytes: int) -> str:
         if nbytes >= unit and nbytes % unit == 0:
             return f"{nbytes // unit} {name}"
     return f"{nbytes} B"
+
+
+def hop_heading(point: str, journey: Journey) -> str:
+    """The pair of hosts, and how many of its in-band probes arrived."""
+    elsewhere = f", {journey.elsewhere} of them by another way" if journey.elsewhere else ""
+    return f"{point}, {journey.src} → {journey.dst}: {journey.came} of {journey.probes} probes arrived{elsewhere}"
+
+
+def hop_table(journey: Journey) -> Table:
+    """What the in-band probes of one pair of hosts saw, a line a hop."""
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("hop", "port", "queue\np50", "\np95", "\nmax", "utili-\nsation", "onward\np50 ms", "\np95 ms"):
+        shown.add_column(name, justify="left" if name == "port" else "right", no_wrap=True)
+    for hop in hops(journey):
+        shown.add_row(
+            str(hop.hop), escape(hop.port), _number(hop.queue_p50_packets, 0), _number(hop.queue_p95_packets, 0), str(hop.queue_max_packets),
+            _number(hop.utilisation), _number(hop.onward_p50_ms), _number(hop.onward_p95_ms),
+        )  # fmt: skip
+    return shown
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -30,7 +30,7 @@ from fabric.predictions import (
 )
 from fabric.probes import recoveries
 from fabric.proofs import describe_ecn, in_force, unproven
-from fabric.recorded import Recorded, spine_ports
+from fabric.recorded import Recorded, delays_of, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
 from fabric.schedule import Schedule
@@ -225,6 +225,8 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
     )  # fmt: skip
     if rtt := rtt_percentiles_ms(read_sockets(seen.folder / "traffic" / FILE), window):
         row = replace(row, rtt_p50_ms=rtt[0], rtt_p95_ms=rtt[1])
+    if waits := delays_of(seen, window):
+        row = replace(row, queueing_p50_ms=waits[0], queueing_p95_ms=waits[1], queueing_p99_ms=waits[2])
     queues = seen.queues
     inside = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
     if len(inside) < 2:

@@ -20,10 +20,12 @@ from matplotlib.figure import Figure
 from fabric.errors import RequestError
 from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
+from fabric.plots.inband import INBAND
 from fabric.plots.latency import LATENCY
 from fabric.plots.latency_cdf import LATENCY_CDF
 from fabric.plots.latency_goodput import LATENCY_GOODPUT
 from fabric.plots.load_share import LOAD_SHARE
+from fabric.plots.queueing import QUEUEING
 from fabric.plots.queues import QUEUES
 from fabric.plots.rates import RATES
 from fabric.plots.utilisation import UTILISATION
@@ -34,6 +36,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
+    "queues": QUEUES, "queueing": QUEUEING, "inband": INBAND,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

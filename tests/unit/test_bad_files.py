@@ -270,6 +270,34 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:6: transport.ecn: got true; accepted: false where no queue marks; remove it, or add e.g. "
         "links.ecn: {min_packets: 20, max_packets: 20}",
     ),
+    "a delay that is neither measured nor not": (
+        changed(more="telemetry: {queueing_delay: 5}"),
+        "bad.yaml:6: telemetry.queueing_delay: got 5; accepted: true or false; write e.g. queueing_delay: true",
+    ),
+    "probes too often": (
+        changed(more="telemetry: {probes: {hz: 5000}}"),
+        "bad.yaml:6: telemetry.probes.hz: got 5000; accepted: a whole number from 1 to 1000; write e.g. hz: 100",
+    ),
+    "probes of one host": (
+        changed(more="telemetry: {probes: {pairs: [[p0e0h0]]}}"),
+        "bad.yaml:6: telemetry.probes.pairs: got [['p0e0h0']]; accepted: auto, or a list of 1 to 64 lists of two hosts; "
+        "write e.g. pairs: [[p0e0h0, p1e0h0]]",
+    ),
+    "probes of nobody": (
+        changed(more="telemetry: {probes: {pairs: [[p0e0h0, p9e0h0]]}}"),
+        "bad.yaml:6: telemetry.probes.pairs.0: got ['p0e0h0', 'p9e0h0']; accepted: two different hosts of this topology: "
+        "p0e0h0, p0e0h1, p0e1h0, p0e1h1, ...; did you mean p3e0h0?",
+    ),
+    "probes to oneself": (
+        changed(more="telemetry: {probes: {pairs: [[p0e0h0, p1e0h0], [p0e0h0, p0e0h0]]}}"),
+        "bad.yaml:6: telemetry.probes.pairs.1: got ['p0e0h0', 'p0e0h0']; accepted: two different hosts of this topology: "
+        "p0e0h0, p0e0h1, p0e1h0, p0e1h1, ...; name another one",
+    ),
+    "probes of no pairs": (
+        changed(more="telemetry: {probes: {pairs: some}}"),
+        "bad.yaml:6: telemetry.probes.pairs: got 'some'; accepted: auto, or a list of 1 to 64 lists of two hosts; "
+        "write e.g. pairs: [[p0e0h0, p1e0h0]]",
+    ),
     "telemetry that is too fast": (
         changed(more="telemetry: {period_ms: 1}"),
         "bad.yaml:6: telemetry.period_ms: got 1; accepted: a whole number from 5 to 1000; write e.g. period_ms: 10",

@@ -13,7 +13,8 @@ from fabric import doctor
 from fabric.doctor import NEEDS_ROOT, Finding, Kernel, Machine, Software, findings, refusals
 from fabric.experiment import Point, load_experiment
 
-BPF = ("mark.o", "mark_phantom.o", "dctcp.o")
+MEASURING = ("queueing.o", "stamp.o")
+BPF = ("mark.o", "mark_phantom.o", "dctcp.o", *MEASURING)
 RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "red", "fq", *BPF)}
 BARE = {
     **RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown."),
@@ -67,6 +68,8 @@ def test_a_machine_with_everything_has_nothing_to_mend() -> None:
         (replace(FINE, kernel=SMALL), "qdisc netem", False, "kind is unknown", "Vagrantfile"),
         (replace(FINE, kernel=SMALL), "tcp dctcp", False, "reno, cubic", "on a kernel that has it"),
         (replace(FINE, kernel=SMALL), "ecn marking", False, "no BTF", "use a kernel with BPF"),
+        (replace(FINE, kernel=SMALL), "packets' queueing delay", False, "no BTF", "use a kernel with BPF"),
+        (replace(FINE, kernel=SMALL), "in-band telemetry", False, "no BTF", "use a kernel with BPF"),
         (replace(FINE, memory=GIB // 2), "memory", True, "0.5 GiB", "free some"),
         (replace(FINE, cores=1), "cores", False, "1", "links.mbps"),
         (replace(FINE, disk=0), "disk", True, "0.0 GiB free in runs", "--out"),
@@ -92,6 +95,8 @@ def test_what_only_root_can_try_is_unknown_to_others() -> None:
     unknown = replace(FINE, user=1000, kernel=replace(FINE.kernel, trials=dict.fromkeys(RICH, NEEDS_ROOT)))
     tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network", "ecn"))]
     assert len(tried) == len(RICH) - len(BPF) + 1
+    measured = [finding for finding in findings(unknown) if "is built of it" in finding.reason and finding.reason.startswith("telemetry")]
+    assert {finding.got for finding in measured} == {"needs root to try"} and len(measured) == len(MEASURING)
     assert {(finding.ok, finding.got, finding.remedy) for finding in tried} == {
         (False, "needs root to try", "use sudo to find out")
     }
@@ -130,6 +135,18 @@ def test_what_a_kernel_can_do_is_not_refused(tmp_path: Path) -> None:
 def test_what_links_ask_in_vain_is_refused(tmp_path: Path, links: str, kernel: Kernel, line: str) -> None:
     """One line, with the value, the reason and a remedy that helps."""
     assert refusals(points(tmp_path, links), kernel) == [line]
+
+
+@pytest.mark.parametrize(("asked", "key"), [("queueing_delay: true", "queueing_delay"), ("probes: {hz: 100}", "probes")])
+def test_what_cannot_be_measured_is_refused(tmp_path: Path, asked: str, key: str) -> None:
+    """Where the kernel takes no such program; where it does, and where nobody asks, there is nothing to say."""
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXPERIMENT % ("", "cubic") + f"telemetry: {{{asked}}}\n")
+    measured = load_experiment(file).points
+    [line] = refusals(measured, SMALL)
+    assert line.startswith(f"telemetry.{key}: needs BPF, and this kernel (6.18.0-small) refused it: it cannot be loaded")
+    assert "no BTF; remedy: leave it out, or use a kernel with BPF" in line
+    assert refusals(measured, DEBIAN) == refusals(measured, replace(SMALL, trials={})) == []
 
 
 def test_once_links_can_be_delayed_only_the_kernel_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

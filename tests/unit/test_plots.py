@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
 
 from fabric.errors import RequestError
+from fabric.histogram import bucket_of
 from fabric.plots import FIGURES, draw
 from fabric.results import Row, RunFolder, read_rows
 
@@ -73,6 +75,55 @@ def marking(folder: Path) -> str:
     return str(port)
 
 
+def wait(folder: Path) -> None:
+    """Give the recorded points delays: packets out of p0e0-eth1 wait 1 ms, out of p0e0-eth2 16 ms; a host's do not count."""
+    told = {"offered": 100, "packets": 100, "missed": 0, "stale": 0, "mean_ms": 1.0, "p50_ms": 1.0, "p95_ms": 1.0, "p99_ms": 1.0, "max_ms": 1.0}
+    ports = {"p0e0-eth1": told, "p0e0-eth2": {**told, "p99_ms": 16.0}, "p0e0h0-eth0": {**told, "p99_ms": 300.0}}
+    counts = [(0, port, bucket_of(ns), 100) for port, ns in enumerate((1_000_000, 16_000_000, 300_000_000))]
+    for point in (folder / "points").iterdir():
+        (point / "queueing.json").write_text(json.dumps({"ports": ports}))
+        np.savez(point / "queueing.npz", times=np.array([1.0, 2.0]), counts=np.array(counts))
+
+
+def probed(folder: Path) -> None:
+    """Give the recorded points probes over two hops: the queue at the second grows by one packet a probe, up to 19."""
+    pairs = {"hz": 100, "pairs": [{"src": "a", "dst": "b", "path": None}], "ports": {"1": "a-eth0", "2": "s-eth2"}}
+    lines = [
+        {"pair": 0, "number": n, "sent": n / 100, "arrived": n / 100 + 0.01, "without": 0,
+         "hops": [[1, 0, 0, 10_000, n / 100 + 0.001, n * 1000], [2, n, n * 1500, 10_000, n / 100 + 0.002, n * 1000]]}
+        for n in range(20)
+    ]  # fmt: skip
+    for point in (folder / "points").iterdir():
+        (point / "inband").mkdir()
+        (point / "inband" / "pairs.json").write_text(json.dumps(pairs))
+        (point / "inband" / "inband.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_what_probes_found_is_drawn_by_hop(folder: Path) -> None:
+    """A row a hop, with the same figures in the table as the command line gives. Without probes there is none."""
+    with pytest.raises(RequestError, match=r"no points with telemetry.probes that arrived: figure inband needs some"):
+        draw(folder, "inband")
+    probed(folder)
+    draw(folder, "inband")
+    lines = [line for line in table(folder, "inband") if line["point"] == "stride-ecmp-r1"]
+    assert [(line["hop"], line["port"], line["queue_max_packets"]) for line in lines] == [("1", "a-eth0", "0"), ("2", "s-eth2", "19")]
+    assert float(lines[1]["queue_p50_packets"]) == 9.5
+    drawn = texts(folder, "inband")
+    assert "a → b: a-eth0" in drawn and "s-eth2" in drawn and "packets waiting, mean" in drawn
+
+
+def test_delays_are_drawn_as_shares_of_packets(folder: Path) -> None:
+    """The table has every port, hosts' too; the drawing says which packets its lines are of. Without delays there is none."""
+    with pytest.raises(RequestError, match=r"no points with telemetry.queueing_delay: figure queueing needs some"):
+        draw(folder, "queueing")
+    wait(folder)
+    draw(folder, "queueing")
+    lines = [line for line in table(folder, "queueing") if line["point"] == "stride-ecmp-r1"]
+    assert [(line["port"], float(line["p99_ms"])) for line in lines] == [("p0e0-eth1", 1), ("p0e0-eth2", 16), ("p0e0h0-eth0", 300)]
+    drawn = texts(folder, "queueing")
+    assert "queueing delay, ms" in drawn and "thick: every packet that left a switch" in drawn
+
+
 def test_a_queue_is_drawn_with_its_thresholds_and_marks(folder: Path) -> None:
     """The busiest port's, sample by sample; a mark stands at the sample in which it was made."""
     port = marking(folder)
@@ -88,6 +139,8 @@ def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     """Without a name all figures that apply are drawn, each as PNG, 8 inches at 150 dots wide, as SVG and as CSV."""
     decide(folder, move(1.0, "g0c0", "g0c1"))
     marking(folder)
+    wait(folder)
+    probed(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):

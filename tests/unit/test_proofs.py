@@ -10,8 +10,10 @@ import pytest
 
 from fabric.events import Happened, Timed
 from fabric.experiment import Point
+from fabric.journeys import Journey
 from fabric.keys import Ecn, Links, Transport
 from fabric.proofs import describe_ecn, unproven
+from fabric.queueing import Queueing
 from fabric.recorded import Recorded
 from fabric.telemetry import Queues
 
@@ -35,6 +37,9 @@ class Seen:
         self.orders: list[dict[str, Any]] = []
         self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
         self.happened: list[Happened] = []
+        self.queueing: Queueing | None = None
+        self.journeys: list[Journey] = []
+        self.decisions: list[dict[str, Any]] | None = None
 
     @property
     def port(self) -> dict[str, Any]:
@@ -181,3 +186,28 @@ def test_an_order_that_was_refused_need_not_be_in_force() -> None:
     seen = ordered(FIRST)
     seen.orders[0].pop("got")
     assert told(seen, None) == []
+def test_delays_must_be_those_of_all_packets_that_were_sent() -> None:
+    """Against what the sampler read from the queues; where a link went down it swallowed what its queue had sent."""
+    seen = Seen()
+    seen.queues.sent_packets[-1] = (1000, 0)
+    port = {"packets": 1000, "missed": 0, "stale": 0}
+    seen.queueing = Queueing({"s0-eth1": port}, np.zeros(2), np.zeros((0, 4), np.int64))
+    assert told(seen) == []
+    port["packets"] = 900
+    assert told(seen) == ["s0-eth1 sent 1000 packets, and 900 were seen to leave its queue"]
+    seen.happened = [Happened(Timed(at_s=1, do="down", names=("s0", "h0")), 1.0, 1.0, {})]
+    assert told(seen) == []
+
+
+def test_probes_must_have_gone_the_installed_way() -> None:
+    """Where nobody changed it meanwhile: neither an event nor a controller's decision."""
+    none = np.zeros(0)
+    table = np.zeros((0, 2))
+    way, installed = ("h0-eth0", "s0-eth1"), ("h0-eth0", "s0-eth2")
+    seen = Seen()
+    seen.journeys = [Journey("h0", "h1", way, way, none, none, table, table, table, table, table, 9, 9, 0, 0)]
+    assert told(seen) == []
+    seen.journeys = [replace(seen.journeys[0], installed=installed)]
+    assert told(seen) == ["in-band probes from h0 to h1 went by h0-eth0 s0-eth1; installed was h0-eth0 s0-eth2"]
+    seen.decisions = [{"event": "reroute"}]
+    assert told(seen) == []
