@@ -13,14 +13,14 @@ from pathlib import Path
 from fabric.emulation import emulate
 from fabric.endpoints import Provided
 from fabric.errors import RunError
-from fabric.experiment import Collective, Controller, Point, Use
+from fabric.experiment import Collective, Controller, Links, Point, Use
 from fabric.sandbox import Sandbox
 from fabric.schedule import Schedule, Transfer
 from fabric.tcp import Endpoints
 from fabric.workload import FIRST_SERVICE_PORT, Workload
 from topologies.single_switch import single_switch
 
-__all__ = ["measure_alpha_ms", "ping_pong"]
+__all__ = ["calibrated", "measure_alpha_ms", "ping_pong"]
 
 _ROUNDS = 50
 _REPEATS = 9
@@ -35,6 +35,11 @@ def ping_pong(rounds: int) -> Schedule:
     return Schedule("ping-pong", 2, 1, transfers)
 
 
+def calibrated(links: Links) -> Links:
+    """The links that α is measured over: with their delay, which is latency, and without their loss, which is not."""
+    return links.model_copy(update={"loss_percent": None})
+
+
 def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcp: Provided) -> float:
     """α in ms for the links and transport of `point`: the median over repeats, after one for warming up."""
     fabric = single_switch(2)
@@ -43,7 +48,7 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcp: Provided) 
     )
     bench = replace(
         point, fabric=fabric, topology=Use(use="single-switch"), controller=Controller(use="two-level"),
-        collective=collective, load=(), duration_s=None, events=(),
+        collective=collective, load=(), duration_s=None, events=(), links=calibrated(point.links),
     )  # fmt: skip
     a, b = fabric.hosts
     edges = {

@@ -128,7 +128,11 @@ class Ecn(_Values):
 
 
 class Links(_Values):
-    """What every link is: its rate (Ethernet header counted), MTU in bytes, and queue in packets or in bytes."""
+    """What every link is: its rate (Ethernet header counted), MTU in bytes, and queue in packets or in bytes.
+
+    `delay_ms` is added to every packet that a host receives, one way: a round trip grows by twice that. `loss_percent` of
+    them never arrive. Both come behind every queue.
+    """
 
     mbps: float = Field(gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[20])
     mtu: int = Field(1500, ge=576, le=9216, description="a whole number from 576 to 9216", examples=[9000])
