@@ -37,7 +37,7 @@ _PR_SET_TIMERSLACK = 29
 _REPORT_NS = 250_000_000
 _LONGEST_NAP_NS = 50_000_000  # unread packets fill a socket's buffer
 _UNSTAMPED_NAP_NS = 200_000  # where the kernel does not stamp arrivals, reading a packet is its arrival
-_SLACK_NS = 150_000  # and a twentieth of the delay at most
+_SLACK_NS = 100_000  # and a hundredth of the delay at most: nothing may seem faster than ideal by it
 _FIRST_IN_LINE = 1  # of SCHED_FIFO's priorities: before everything that is not real-time
 _NICE = -15
 
@@ -78,7 +78,7 @@ def _queue_of(pid: int) -> PacketQueue:
 def _waiting(request: Mapping[str, Any]) -> Waiting:
     delay_ns = round(request["delay_ms"] * 1e6)
     losses = [gaps(host["seed"], request["loss"]) for host in request["hosts"].values()]
-    return Waiting(delay_ns, losses, min(_SLACK_NS, delay_ns // 20))
+    return Waiting(delay_ns, losses, min(_SLACK_NS, delay_ns // 100))
 
 
 def _be_prompt() -> str:

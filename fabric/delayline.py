@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,8 @@ class DelayLine:
     by: str
     asked: Delay
     net: Network
-    folder: Path
     process: Companion | None = None
     tool: str | None = None
-    _report: dict[str, Any] = field(default_factory=dict)
 
     def check_alive(self) -> None:
         """RunError when the process that holds packets back has ended: they would pass at once."""
@@ -55,9 +53,9 @@ class DelayLine:
             self.process.check_alive()
 
     def record(self) -> dict[str, Any]:
-        """Who delays, and by now how many packets passed and were lost; with the process the last of its lines."""
+        """Who delays, by what, and what was asked; with netem also how many packets passed, were lost, or wait."""
         told = {"by": self.by, "tool": self.tool, "delay_ms": self.asked.delay_ms, "loss_percent": 100 * self.asked.loss}
-        return {**told, "loss_from_seed": self.process is not None, **(self._netem() if self.process is None else self._last_line())}
+        return {**told, "loss_from_seed": self.by == NFQUEUE, **(self._netem() if self.by == NETEM else {})}
 
     def _netem(self) -> dict[str, Any]:
         totals = {"packets": 0, "lost": 0, "waiting": 0}
@@ -66,11 +64,6 @@ class DelayLine:
                 for key, value in netem.counters(netlink).items():
                     totals[key] += value
         return totals
-
-    def _last_line(self) -> dict[str, Any]:
-        lines = (self.folder / "delay.jsonl").read_text().splitlines()
-        last: dict[str, Any] = json.loads(lines[-1])
-        return last
 
 
 @contextlib.contextmanager
@@ -84,7 +77,7 @@ def delay_line(point: Point, net: Network, folder: Path) -> Iterator[DelayLine |
         yield None
         return
     way = best_way()
-    line = DelayLine(way, asked, net, folder)
+    line = DelayLine(way, asked, net)
     if way == NETEM:
         for host in net.fabric.hosts:
             with net.inside(host.name), IPRoute() as netlink:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from fabric import run
 from fabric.calibration import calibrated
 from fabric.delay import MOST_CORES, Delay, cores_needed, delay_of, fastest_mbps, line_seen, round_trip_ms
 from fabric.errors import MachineError
@@ -21,6 +23,16 @@ topology: {use: single-switch, hosts: 16}
 links: {mbps: 20, mtu: 1500, delay_ms: 5}
 controller: {use: two-level}
 """
+
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def calibrating(self, what: str) -> None:
+        """Nothing."""
+
+
 ALL = "load: [{use: stride, step: 8}]\nduration_s: 1"
 PACED = "load: [{use: stride, step: 8, mbps: 2}]\nduration_s: 1"
 TWO = "collective: {use: ring-allreduce, ranks: 2, nbytes: 8}"
@@ -52,11 +64,21 @@ def test_what_is_asked(links: Links, delay: Delay | None, round_trip: float) -> 
     assert (delay_of(links), round_trip_ms(links)) == (delay, round_trip)
 
 
-def test_alpha_is_measured_with_the_delay_and_without_the_loss() -> None:
-    """The delay is latency; a loss would measure TCP's timers."""
+def test_alpha_is_measured_without_delay_and_loss() -> None:
+    """A loss would measure TCP's timers, a delay how late ranks wake; all arms share one measurement."""
     links = Links(mbps=20, delay_ms=5, loss_percent=1)
-    assert (calibrated(links).delay_ms, calibrated(links).loss_percent) == (5, None)
-    assert calibrated(links) == calibrated(links.model_copy(update={"loss_percent": 2}))
+    assert calibrated(links) == Links(mbps=20)
+    assert calibrated(Links(mbps=20, mtu=9000)) != calibrated(links)
+
+
+def test_alpha_holds_the_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured once and the delay of each arm's links, exactly."""
+    measured = iter([0.25])
+    monkeypatch.setattr(run, "measure_alpha_ms", lambda *_: next(measured))
+    known: dict[str, float] = {}
+    arms = [with_links(point(tmp_path, TWO), delay_ms=delay) for delay in (None, 5, 20)]
+    folder, place, tcp, watcher = cast(Any, run.RunFolder(tmp_path)), cast(Any, None), cast(Any, None), cast(Any, Silent())
+    assert [run._alpha_ms(arm, known, folder, place, tcp, watcher) for arm in arms] == [0.25, 5.25, 20.25]
 
 
 def test_cost_grows_with_packets_and_only_with_those_that_come(tmp_path: Path) -> None:
@@ -109,5 +131,5 @@ def test_without_a_tool_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.
     tool = tmp_path / "iptables"
     tool.write_text("#!/bin/sh\necho 'no such target' >&2\nexit 2\n")
     tool.chmod(0o755)
-    with pytest.raises(MachineError, match="^iptables said: no such target$"):
+    with pytest.raises(MachineError, match=r"^iptables said: no such target$"):
         queue_what_comes_in()
