@@ -26,7 +26,7 @@ _INGRESS = 0xFFFFFFF2  # TC_H_CLSACT | TC_H_MIN_INGRESS
 _LAST = 1000  # priority: whoever looks at what comes in does so before
 _ETH_P_ALL = 3
 _MOST_WAITING = 1_000_000  # packets: what waits for its time must never be dropped
-_ANY = ["0x0/0x0+0"]
+_ANY, _CLASS = ["0x0/0x0+0"], 0x10001  # every packet; pyroute2 wants a class, which redirecting never looks at
 _EEXIST = 17
 
 
@@ -49,7 +49,7 @@ def attach(netlink: Any, interfaces: Iterable[int], asked: Delay) -> None:
         with contextlib.suppress(_Exists):
             _clsact(netlink, interface)
         netlink.tc(
-            "add-filter", "u32", interface, parent=_INGRESS, prio=_LAST, protocol=_ETH_P_ALL, keys=_ANY,
+            "add-filter", "u32", interface, parent=_INGRESS, prio=_LAST, protocol=_ETH_P_ALL, keys=_ANY, target=_CLASS,
             action={"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": device},
         )  # fmt: skip
 

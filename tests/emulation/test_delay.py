@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import statistics
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pyroute2 import IPRoute
 
-from fabric.delay import NFQUEUE, WAYS
+from fabric import netem
+from fabric.delay import NETEM, NFQUEUE, WAYS, Delay
 from fabric.delayline import best_way, try_way
 from fabric.errors import FabricError
+from fabric.kernel import inside_namespace, namespace_of, new_network_namespace
 from fabric.nfqueue import PacketQueue
 from fabric.telemetry import read_queues
 
@@ -163,6 +170,61 @@ def test_a_line_that_dies_ends_the_run(fabriclab: Any, start_alone: Any, wait: A
     assert marked(process.pid) == {} and state() == before
 
 
+def between_two_hosts(before_ping: Callable[[], object], count: int) -> tuple[float, int]:
+    """The median round trip in ms, and how many of so many pings were answered, between two namespaces; both of whose ends
+    `before_ping` is done to first.
+    """
+    answer: list[str] = []
+
+    def inside() -> None:
+        new_network_namespace()
+        far = namespace_of()
+        new_network_namespace()
+        with IPRoute() as netlink:
+            netlink.link("add", ifname="end", kind="veth", peer={"ifname": "end", "net_ns_fd": far})
+        for address in ("10.0.0.1", "10.0.0.2"):
+            with inside_namespace(far) if address == "10.0.0.2" else contextlib.nullcontext(), IPRoute() as netlink:
+                (index,) = netlink.link_lookup(ifname="end")
+                netlink.addr("add", index=index, address=address, prefixlen=24)
+                netlink.link("set", index=index, state="up")
+                before_ping()
+        words = ["ping", "-n", "-U", "-c", str(count), "-i", "0.01", "-W", "2", "10.0.0.2"]
+        answer.append(subprocess.run(words, capture_output=True, text=True, check=False).stdout)
+        os.close(far)
+
+    in_a_thread(inside)
+    times = [float(found) for found in re.findall(r"time=([0-9.]+)", answer[0])]
+    return statistics.median(times), len(times)
+
+
+def in_a_thread(action: Callable[[], None]) -> None:
+    """A namespace belongs to a thread: this one's go with it."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    thread.join()
+
+
+def attach_netem(asked: Delay) -> None:
+    """netem at what this namespace receives, where somebody has been at the hook before."""
+    with IPRoute() as netlink:
+        (index,) = netlink.link_lookup(ifname="end")
+        netlink.tc("add", "clsact", index)
+        netem.attach(netlink, [index], asked)
+
+
+def test_netem_delays_each_way_and_loses() -> None:
+    """Twice the delay more between two namespaces; and of packets that meet a loss twice, as many answered as the binomial says."""
+    if best_way() != NETEM:
+        pytest.skip("this kernel has no netem: the user-space line is what is tested here")
+    plain, answered = between_two_hosts(lambda: None, 20)
+    assert answered == 20
+    delayed, answered = between_two_hosts(lambda: attach_netem(Delay(20.0, 0.0)), 20)
+    assert answered == 20 and 2 * 20 <= delayed - plain < 2 * 20 * 4 / 3
+    _, answered = between_two_hosts(lambda: attach_netem(Delay(0.0, 0.1)), 400)
+    through = 0.9**2
+    assert abs(answered - 400 * through) < 4 * math.sqrt(400 * through * (1 - through))
+
+
 def test_a_queue_that_somebody_has_is_not_taken() -> None:
     """Two lines in one namespace would each think the packets theirs: the second is refused, in words."""
     said: list[str] = []
@@ -175,8 +237,5 @@ def test_a_queue_that_somebody_has_is_not_taken() -> None:
         except FabricError as err:
             said.append(str(err))
 
-    # A namespace belongs to a thread: this one's goes with it.
-    thread = threading.Thread(target=inside)
-    thread.start()
-    thread.join()
+    in_a_thread(inside)
     assert said in (["the kernel refused a packet queue: Operation not permitted"], ["the kernel refused a packet queue: Device or resource busy"])
