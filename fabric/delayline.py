@@ -53,7 +53,7 @@ class DelayLine:
             self.process.check_alive()
 
     def record(self) -> dict[str, Any]:
-        """Who delays, by what, and what was asked; with netem also how many packets passed, were lost, or wait."""
+        """Who delays, by what, and what was asked; with netem also how many packets came, and of them were lost, or wait."""
         told = {"by": self.by, "tool": self.tool, "delay_ms": self.asked.delay_ms, "loss_percent": 100 * self.asked.loss}
         return {**told, "loss_from_seed": self.by == NFQUEUE, **(self._netem() if self.by == NETEM else {})}
 

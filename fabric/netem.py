@@ -68,11 +68,12 @@ def _clsact(netlink: Any, interface: int) -> None:
 
 
 def counters(netlink: Any) -> dict[str, int]:
-    """Packets that passed netem, those that it dropped, and those that wait in it."""
+    """Packets that came to netem, of them those that it dropped, and those that wait in it."""
     qdisc = _netem(netlink, *netlink.link_lookup(ifname=DEVICE))
     stats = qdisc.get_attr("TCA_STATS2")
     basic, queue = stats.get_attr("TCA_STATS_BASIC"), stats.get_attr("TCA_STATS_QUEUE")
-    return {"packets": basic["packets"], "lost": queue["drops"], "waiting": queue["qlen"]}
+    came = basic["packets"] + queue["drops"] + queue["qlen"]  # the first counts what has left
+    return {"packets": came, "lost": queue["drops"], "waiting": queue["qlen"]}
 
 
 def _netem(netlink: Any, device: int) -> Any:

@@ -103,15 +103,18 @@ def test_a_delay_is_in_every_round_trip_twice(arms: Any) -> None:
 
 
 def test_the_ideal_knows_the_delay(arms: Any) -> None:
-    """Of four steps each costs the delay once, in the ideal and in what was measured, which is never refused as too fast."""
+    """Of four steps each costs the delay once, less at most the frame that its link earned while it waited; so in what was measured,
+    which is never refused as too fast.
+    """
     (plain, delayed), _ = arms
     assert plain["refused"] is None and delayed["refused"] is None
     assert delayed["alpha_ms"] - plain["alpha_ms"] == pytest.approx(DELAY_MS)
-    assert delayed["ideal_ms"] - plain["ideal_ms"] == pytest.approx(4 * DELAY_MS, rel=0.05)
+    more, frame_ms = delayed["ideal_ms"] - plain["ideal_ms"], 1514 * 8 / 20e3
+    assert 4 * (DELAY_MS - frame_ms) <= more <= 4 * DELAY_MS
     assert delayed["predicted_ms"] == pytest.approx(delayed["ideal_ms"], rel=0.1)
-    if "FAIL" not in (plain["fidelity"], delayed["fidelity"]):
+    if plain["fidelity"] == delayed["fidelity"] == "PASS":
         assert delayed["slowdown"] < 1.5
-        assert 4 * DELAY_MS * 0.98 < delayed["p50_ms"] - plain["p50_ms"] < 4 * DELAY_MS * 1.5
+        assert 0.95 * more < delayed["p50_ms"] - plain["p50_ms"] < 1.5 * more
 
 
 def test_the_line_says_how_precise_it_was(arms: Any) -> None:

@@ -137,3 +137,12 @@ def test_thresholds_in_words() -> None:
     assert describe_ecn(None) is None
     assert describe_ecn(STEP) == "20 packets"
     assert describe_ecn(Ecn(min_packets=5, max_packets=9, headroom=0.95)) == "5 to 9 packets of a phantom queue at 0.95"
+
+
+@pytest.mark.parametrize(("by", "received", "fine"), [("netem", 95, True), ("netem", 94, False), ("nfqueue", 100, True), ("nfqueue", 95, False)])
+def test_marks_that_the_delay_line_lost_are_missed_by_nobody(by: str, received: int, fine: bool) -> None:
+    """netem loses, and holds back, before the host counts; the user-space line after it."""
+    seen = Seen()
+    seen.network["delay"] = {"by": by, "lost": 3, "waiting": 2} if by == "netem" else {"by": by}
+    seen.network["marking"]["ce_received"] = {"h0": received}
+    assert (told(seen) == []) == fine
