@@ -94,9 +94,12 @@ def last_totals(folder: Path) -> dict[str, Any]:
 
 
 def test_a_delay_is_in_every_round_trip_twice(arms: Any) -> None:
-    """The idle ping grows by what was asked, and by less than a third more, which is this machine waking up; so it does for ranks."""
+    """The idle ping grows by what was asked; on a machine that can be believed by less than a third more, which is its waking up."""
     (plain, delayed), (without, with_delay) = arms
-    assert 0.98 * 2 * DELAY_MS <= network(with_delay)["idle_rtt_ms"] - network(without)["idle_rtt_ms"] < 2 * DELAY_MS * 4 / 3
+    more = network(with_delay)["idle_rtt_ms"] - network(without)["idle_rtt_ms"]
+    assert more >= 0.98 * 2 * DELAY_MS
+    if plain["fidelity"] == delayed["fidelity"] == "PASS":
+        assert more < 2 * DELAY_MS * 4 / 3
     assert delayed["delay_by"] in WAYS and delayed["delay_ms"] == DELAY_MS and plain["delay_by"] is None
     assert network(without)["delay"] is None
     assert delayed["bdp_packets"] > plain["bdp_packets"] + 0.98 * 20e6 / 8 * 0.01 / 1514
