@@ -21,6 +21,8 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fabric.delay import MOST_CORES, NETEM, NFQUEUE, cores_needed, delay_of, fastest_mbps
+from fabric.delayline import try_way
 from fabric.endpoints import OURS
 from fabric.errors import FabricError
 from fabric.experiment import Point
@@ -39,20 +41,15 @@ SHAPERS = {  # by the key of `links` that asks for it: what it is made of, and o
 }
 OTHER_QUEUE = {"queue_packets": "write links.queue_bytes instead", "queue_bytes": "write links.queue_packets instead"}
 EXTRAS = {  # what `tc` is told, and what a fabric would want it for
-    "netem": ("delay 1ms", "delay and loss on links"),
     "red": ("limit 400000 min 30000 max 90000 avpkt 1500 burst 20 bandwidth 20mbit ecn", "marking as older kernels do it"),
     "fq": ("limit 1000", "pacing, which bbr does without it too"),
 }
-# What each key of `links` is built of, and those of EXTRAS that fabric.links sets: none so far.
-BUILT_OF = {
-    **{key: name for key, (name, _) in SHAPERS.items()},
-    "delay_ms": "netem",
-    "loss_percent": "netem",
-}
+BUILT_OF = {key: name for key, (name, _) in SHAPERS.items()}  # what each key of `links` is built of
+DELAYS = {NETEM: "by netem", NFQUEUE: "by a user-space delay line (NFQUEUE)"}  # best first
+IPTABLES = "install iptables (.ci/provision), which serves the user-space delay line"
 MARKING = {"mark.o": "by the queue itself (BPF)", "mark_phantom.o": "by a phantom queue (BPF)"}  # best first
 MEASURING = {"queueing.o": ("queueing_delay", "packets' queueing delay"), "stamp.o": ("probes", "in-band telemetry")}  # the object, the key of `telemetry` that is built of it, its finding
 NEWER = "use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)"
-SET_SO_FAR: frozenset[str] = frozenset()
 TCPS = {"cubic": "the default of transport.tcp", "bbr": "transport.tcp: bbr", "dctcp": "transport.tcp: dctcp"}
 GIB = 1 << 30
 MEMORY_GIB, DISK_GIB, CORES = 1, 1, 2  # round numbers, generous for a fat-tree of k=4
@@ -128,6 +125,7 @@ def findings(machine: Machine) -> list[Finding]:
         *_qdiscs(machine.kernel),
         _marking(machine.kernel),
         *_measuring(machine.kernel),
+        _delaying(machine.kernel),
         *_tcps(machine.kernel),
         *_room(machine),
         _leftovers(machine),
@@ -143,10 +141,13 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     tcps = {point.transport.tcp for point in points}
     marked = any(point.links.ecn for point in points)
     measured = {name for point in points for name, (key, _) in MEASURING.items() if getattr(point.telemetry, key)}
+    delayed = [point for point in points if delay_of(point.links)]
     if kernel is None:
         ours = {OURS[tcp][1] for tcp in tcps & OURS.keys()}
-        kernel = _kernel({BUILT_OF[key] for key, _ in asked} | ours | measured | (MARKING.keys() if marked else set()), tcps)
-    lines = [_refused_link(key, value, kernel) for key, value in sorted(asked)]
+        tried = {BUILT_OF[key] for key, _ in asked} | ours | measured
+        kernel = _kernel(tried | (MARKING.keys() if marked else set()) | (DELAYS.keys() if delayed else set()), tcps)
+    lines = [_refused_shaper(key, value, kernel) for key, value in sorted(asked)]
+    lines += dict.fromkeys(_refused_delay(point, kernel) for point in delayed)
     lines += [_refused_marking(kernel)] if marked else []
     lines += [_refused_measuring(name, kernel) for name in sorted(measured)]
     lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
@@ -202,6 +203,16 @@ def _measuring(kernel: Kernel) -> Iterator[Finding]:
         yield _tried(what, name, kernel, False, f"telemetry.{key} is built of it", NEWER)
 
 
+def _delaying(kernel: Kernel) -> Finding:
+    said = {way: kernel.trials.get(way, NEEDS_ROOT) for way in DELAYS}
+    works = [how for way, how in DELAYS.items() if said[way] == WORKS]
+    failed = "; ".join(f"{way}: {words}" for way, words in said.items())
+    unknown = NEEDS_ROOT in said.values() and not works
+    remedy = "use sudo to find out" if unknown else f"{IPTABLES}, or {VM}"
+    reason = "links.delay_ms and links.loss_percent are built of it"
+    return _finding("link delay", bool(works), False, works[0] if works else NEEDS_ROOT if unknown else failed, reason, remedy)
+
+
 def _tcps(kernel: Kernel) -> Iterator[Finding]:
     for name, reason in TCPS.items():
         provider = _provider(name, kernel)
@@ -255,18 +266,32 @@ def _tried(name: str, trial: str, kernel: Kernel, needed: bool, reason: str, rem
 # -- refusals
 
 
-def _refused_link(key: str, value: str, kernel: Kernel) -> str:
+def _refused_shaper(key: str, value: str, kernel: Kernel) -> str:
     """Why no link can have it; '' when it can."""
-    qdisc, said = BUILT_OF[key], kernel.trials.get(BUILT_OF[key], NEEDS_ROOT)
-    absent = said not in (WORKS, NEEDS_ROOT)
-    if key in SHAPERS:
-        text = f"links.{key}: {value} is built of {qdisc}, which failed here: {said}; remedy: {OTHER_QUEUE[key]}"
-        return text if absent else ""
-    lacking = f"asks for {qdisc}, and this kernel ({kernel.release}) has no sch_{qdisc}"
-    if key not in SET_SO_FAR:  # the VM would be a long way to the same answer
-        also = f" {lacking}; besides," if absent else ":"
-        return f"links.{key}: {value}{also} fabriclab does not set {key} yet; remedy: leave it out"
-    return f"links.{key}: {value} {lacking}; remedy: leave it out, or {VM}" if absent else ""
+    name, said = BUILT_OF[key], kernel.trials.get(BUILT_OF[key], NEEDS_ROOT)
+    text = f"links.{key}: {value} is built of {name}, which failed here: {said}; remedy: {OTHER_QUEUE[key]}"
+    return "" if said in (WORKS, NEEDS_ROOT) else text
+
+
+def _refused_delay(point: Point, kernel: Kernel) -> str:
+    """Why links can neither be delayed nor lose, or not at that rate; '' when they can."""
+    key = "delay_ms" if point.links.delay_ms else "loss_percent"
+    asked = f"links.{key}: {getattr(point.links, key):g}"
+    said = {way: kernel.trials.get(way, NEEDS_ROOT) for way in DELAYS}
+    if any(said[way] == NEEDS_ROOT for way in DELAYS) or said[NETEM] == WORKS:
+        return ""
+    if said[NFQUEUE] != WORKS:
+        return (
+            f"{asked} asks for netem, which failed here ({kernel.release}): {said[NETEM]}; and for want of it for NFQUEUE, which failed too: "
+            f"{said[NFQUEUE]}; remedy: leave it out, or {IPTABLES}, or {VM}"
+        )
+    cores = cores_needed(point)
+    if cores <= MOST_CORES:
+        return ""
+    return (
+        f"{asked}: without netem ({kernel.release} has none) the user-space delay line would need {cores:.2f} of a core for these links, and "
+        f"{MOST_CORES:g} is the most that it may; remedy: write links.mbps: {fastest_mbps(point):g} or less, or a larger links.mtu, or {VM}"
+    )
 
 
 def _refused_marking(kernel: Kernel) -> str:
@@ -304,10 +329,16 @@ def _shown(value: Any) -> str:
 # -- the machine
 
 
+def _all_trials() -> set[str]:
+    """Everything that can be tried."""
+    ours = {name for _, name in OURS.values()}
+    return {name for name, _ in SHAPERS.values()} | EXTRAS.keys() | DELAYS.keys() | MARKING.keys() | MEASURING.keys() | ours
+
+
 def _machine(runs: Path) -> Machine:
     return Machine(
         user=os.geteuid(),
-        kernel=_kernel({name for name, _ in SHAPERS.values()} | EXTRAS.keys() | MARKING.keys() | MEASURING.keys() | {ours for _, ours in OURS.values()}, TCPS),
+        kernel=_kernel(_all_trials(), TCPS),
         mininet=_python(MININET_VERSION),
         ovs=_version(["ovs-vswitchd", "--version"]),
         ovs_module=_has_module("openvswitch"),
@@ -339,6 +370,9 @@ def _trials_in_child(names: Sequence[str]) -> dict[str, str]:
 
 
 def _try(name: str) -> None:
+    if name in DELAYS:
+        try_way(name)
+        return
     new_network_namespace()
     shapes = dict(SHAPERS.values())
     if name in shapes:

@@ -37,6 +37,8 @@ class Evidence:
     packets that no shaper should have passed. `unaccounted` is the share of packets that
     went into a switch and neither left it nor were counted as dropped by a queue. `idle_hop_ms` is the idle latency
     per switch. `release_late` is how late the last rank began, as a share of the iteration, in the median iteration.
+    `line_late` and `line_overrun` are shares of the packets that a user-space delay line released more than a millisecond
+    late, and that the kernel dropped because it did not take them in time.
     """
 
     samples: float | None = None
@@ -51,6 +53,8 @@ class Evidence:
     unaccounted: float | None = None
     idle_hop_ms: float | None = None
     release_late: float | None = None
+    line_late: float | None = None
+    line_overrun: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ LIMITS = (
     Limit("unaccounted", 0.0005, 0.005, True, "{:.2%} of the packets were lost outside any queue"),
     Limit("idle_hop_ms", 2.0, 6.0, True, "an idle switch took {:.1f} ms per packet"),
     Limit("release_late", 0.05, 0.20, True, "ranks began up to {:.0%} of an iteration late"),
+    Limit("line_late", 0.02, 0.10, True, "the delay line released {:.1%} of the packets more than 1 ms late"),
+    Limit("line_overrun", 0.0, 0.001, True, "the delay line was overrun and lost {:.3%} of the packets"),
 )
 
 

@@ -134,6 +134,9 @@ class Links(_Values):
 
     With `priority_floor` every port has two such queues: one for packets that were given priority, which goes first, and
     one for all others, which keep this share of the rate at least.
+
+    `delay_ms` is added to every packet that a host receives, one way: a round trip grows by twice that. `loss_percent` of
+    them never arrive. Both come behind every queue.
     """
 
     mbps: float = Field(gt=0, le=100_000, description="a number above 0 and at most 100000", examples=[20])

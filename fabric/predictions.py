@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import networkx as nx
 import numpy as np
 
+from fabric.delay import round_trip_ms
 from fabric.experiment import Point
 from fabric.fluid import max_min, play, share_of_nonblocking
 from fabric.graph import Fabric
@@ -57,7 +58,7 @@ def played_ms(
     """The schedule played on some paths at max-min rates, the load beside it on some others."""
     far = switches_between_ends(point.fabric, seen)
     # α was measured over one switch; each further one adds what the idle ping says a switch takes.
-    per_switch = seen.network["idle_rtt_ms"] / 2 / far
+    per_switch = max(0.0, seen.network["idle_rtt_ms"] - round_trip_ms(point.links)) / 2 / far
     alpha = alpha_ms + per_switch * float(np.mean([len(path) - 2 for path in paths.values()]))
     return play(
         schedule, lambda src, dst, channel: paths[src, dst, channel], capacity_of(seen), alpha,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fabric.delay import NETEM
 from fabric.experiment import Point
 from fabric.journeys import astray
 from fabric.keys import Ecn
@@ -126,6 +127,8 @@ def _marks_arrived(seen: Recorded) -> Iterator[str]:
     marking = seen.network["marking"]
     marked = sum(port["marked"] for port in marking["ports"].values())
     received, lost = sum(marking["ce_received"].values()), int(seen.queues.drops[-1].sum())
+    if (delay := seen.network.get("delay")) and delay["by"] == NETEM:  # it loses, and holds back, before the host counts
+        lost += delay["lost"] + delay["waiting"]
     least = 0 if any(one.event.do == "down" for one in seen.happened) else marked - lost
     if not least <= received <= marked:
         yield f"queues marked {marked} packets, hosts received {received} with CE, and queues dropped {lost}"

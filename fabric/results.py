@@ -12,6 +12,7 @@
         queueing.json  queueing.npz  with telemetry.queueing_delay: how long packets waited in every queue
         inband/                      with telemetry.probes: pairs.json, inband.jsonl (a line a probe), report.json
         events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
+        delay/                       with a user-space delay line: its totals over time, how precise it was
         rows.jsonl                   this point's rows
 """
 
@@ -52,6 +53,9 @@ class Row:
     tcp_by: str | None = None
     ecn: str | None = None
     ecn_by: str | None = None
+    delay_ms: float | None = None
+    loss_percent: float | None = None
+    delay_by: str | None = None
     mtu: int
     mbps: float
     repeat: int
@@ -84,6 +88,7 @@ class Row:
     ce_marked: int | None = None
     marks: int | None = None
     drops: int | None = None
+    losses: int | None = None
     queue_p50_packets: float | None = None
     queue_p95_packets: float | None = None
     queueing_p50_ms: float | None = None
@@ -107,6 +112,7 @@ class Row:
     bdp_packets: float | None = None
     switch_delay: float | None = None
     telemetry_core_share: float | None = None
+    delay_line_cores: float | None = None
     fidelity: str | None = None
     fidelity_reasons: tuple[str, ...] = ()
     refused: str | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fabric import __version__
-from fabric.calibration import measure_alpha_ms
+from fabric.calibration import calibrated, measure_alpha_ms
 from fabric.doctor import refusals
 from fabric.emulation import emulate, machine_sysctls
 from fabric.endpoints import Provided, offered, providers
@@ -117,12 +117,12 @@ def _run_point(
 def _alpha_ms(
     point: Point, known: dict[str, float], folder: RunFolder, place: Sandbox, tcp: Provided, watcher: Watcher
 ) -> float:
-    """α for a point's links and transport, measured once for all points that share them."""
-    key = f"{point.links.model_dump_json()} {point.transport.model_dump_json()}"
+    """α for a point's links and transport, measured once for all points that share them, and the delay of its links."""
+    key = f"{calibrated(point.links).model_dump_json()} {point.transport.model_dump_json()}"
     if key not in known:
         watcher.calibrating(f"{point.links.mbps:g} Mb/s links, MTU {point.links.mtu}, {point.transport.tcp}")
         known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place, tcp)
-    return known[key]
+    return known[key] + (point.links.delay_ms or 0.0)
 
 
 def _now() -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fabric import plugins
 from fabric.decisions import count
+from fabric.delay import line_seen, round_trip_ms
 from fabric.events import SETTLE_S, Happened, degraded, describe_events
 from fabric.experiment import Point
 from fabric.fidelity import Evidence, gather, judge
@@ -72,6 +73,7 @@ def _asked(point: Point, seen: Recorded) -> Row:
         placement=collective.placement if collective else None,
         hints=collective.hints if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=seen.network.get("tcp", {}).get("by"), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
+        delay_ms=links.delay_ms, loss_percent=links.loss_percent, delay_by=(seen.network.get("delay") or {}).get("by"),
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
@@ -252,9 +254,12 @@ def _judged(
         return _refused(row, refused)
     evidence: Evidence = gather(
         seen.queues, read_cpu(seen.folder / "telemetry" / "cpu.jsonl"), point.fabric, seen.mbps, window,
-        frame=point.links.mtu + ETHERNET_HEADER, idle_rtt_ms=seen.network["idle_rtt_ms"], switches_on_path=switches_between_ends(point.fabric, seen),
+        frame=point.links.mtu + ETHERNET_HEADER, idle_rtt_ms=seen.network["idle_rtt_ms"] - round_trip_ms(point.links), switches_on_path=switches_between_ends(point.fabric, seen),
         release_late=release_late, happened=seen.happened,
     )  # fmt: skip
+    if line := line_seen(seen.folder / "delay", window):
+        evidence = replace(evidence, line_late=line.late, line_overrun=line.overrun)
+        row = replace(row, losses=line.lost, delay_line_cores=round(line.cores, 4))
     faults = unproven(point, seen)
     if raised := seen.network["controller_exceptions"]:
         faults.append(f"the controller raised {raised} exceptions, see {row.point}/controller/manager.log")
@@ -268,7 +273,7 @@ def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
         "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "hints",
-        "load", "events", "tcp", "tcp_by", "ecn", "ecn_by", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
+        "load", "events", "tcp", "tcp_by", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip
     return Row(**{name: getattr(row, name) for name in asked}, refused=reason)
 

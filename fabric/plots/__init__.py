@@ -36,7 +36,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queues": QUEUES, "queueing": QUEUEING, "inband": INBAND,
+    "queueing": QUEUEING, "inband": INBAND,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

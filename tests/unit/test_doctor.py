@@ -15,13 +15,14 @@ from fabric.experiment import Point, load_experiment
 
 MEASURING = ("queueing.o", "stamp.o")
 BPF = ("mark.o", "mark_phantom.o", "dctcp.o", *MEASURING)
-RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "red", "fq", *BPF)}
+RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "nfqueue", "red", "fq", *BPF)}
 BARE = {
-    **RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown."),
+    **RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown."), "nfqueue": "no iptables",
     **dict.fromkeys(BPF, "it cannot be loaded by this kernel: no BTF"),
 }  # fmt: skip
 DEBIAN = Kernel("6.1.0-cloud", RICH, ("reno", "cubic", "bbr"), loadable=("dctcp",))
 SMALL = Kernel("6.18.0-small", BARE, ("reno", "cubic"))
+QUEUING = replace(SMALL, trials={**BARE, "nfqueue": ""})
 GIB = 1 << 30
 FINE = Machine(
     user=0, kernel=replace(DEBIAN, tcps=("reno", "cubic", "bbr", "dctcp")), mininet=Software("2.3.0"),
@@ -65,7 +66,7 @@ def test_a_machine_with_everything_has_nothing_to_mend() -> None:
         (replace(FINE, ovs=Software("", "not installed")), "ovs-vswitchd", True, "not installed", ".ci/provision"),
         (replace(FINE, ovs_module=False), "kernel datapath", False, "userspace (netdev)", "modprobe openvswitch"),
         (replace(FINE, ryu=Software("", "no ryu")), "ryu", True, "no ryu", ".ci/provision"),
-        (replace(FINE, kernel=SMALL), "qdisc netem", False, "kind is unknown", "Vagrantfile"),
+        (replace(FINE, kernel=SMALL), "link delay", False, "nfqueue: no iptables", "install iptables (.ci/provision)"),
         (replace(FINE, kernel=SMALL), "tcp dctcp", False, "reno, cubic", "on a kernel that has it"),
         (replace(FINE, kernel=SMALL), "ecn marking", False, "no BTF", "use a kernel with BPF"),
         (replace(FINE, kernel=SMALL), "packets' queueing delay", False, "no BTF", "use a kernel with BPF"),
@@ -93,10 +94,10 @@ def test_only_what_is_missing_is_found() -> None:
 def test_what_only_root_can_try_is_unknown_to_others() -> None:
     """Without root no shaper is said to work, and none to be absent."""
     unknown = replace(FINE, user=1000, kernel=replace(FINE.kernel, trials=dict.fromkeys(RICH, NEEDS_ROOT)))
-    tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network", "ecn"))]
-    assert len(tried) == len(RICH) - len(BPF) + 1
     measured = [finding for finding in findings(unknown) if "is built of it" in finding.reason and finding.reason.startswith("telemetry")]
     assert {finding.got for finding in measured} == {"needs root to try"} and len(measured) == len(MEASURING)
+    tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network", "ecn", "link"))]
+    assert len(tried) == len(RICH) - len(BPF) - 1 + 1  # both ways to delay are one finding, all of BPF's marks too
     assert {(finding.ok, finding.got, finding.remedy) for finding in tried} == {
         (False, "needs root to try", "use sudo to find out")
     }
@@ -110,15 +111,17 @@ def test_what_a_kernel_can_do_is_not_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("links", "kernel", "line"),
     [
-        ("delay_ms: 5", DEBIAN, "links.delay_ms: 5: fabriclab does not set delay_ms yet; remedy: leave it out"),
         (
             "delay_ms: 5", SMALL,
-            "links.delay_ms: 5 asks for netem, and this kernel (6.18.0-small) has no sch_netem; "
-            "besides, fabriclab does not set delay_ms yet; remedy: leave it out",
+            "links.delay_ms: 5 asks for netem, which failed here (6.18.0-small): Error: Specified qdisc kind is unknown.; and for want of it "
+            "for NFQUEUE, which failed too: no iptables; remedy: leave it out, or install iptables (.ci/provision), which serves the "
+            "user-space delay line, or run in the VM (Vagrantfile), whose kernel has it",
         ),
         (
-            "loss_percent: 0.1", DEBIAN,
-            "links.loss_percent: 0.1: fabriclab does not set loss_percent yet; remedy: leave it out",
+            "loss_percent: 0.1", SMALL,
+            "links.loss_percent: 0.1 asks for netem, which failed here (6.18.0-small): Error: Specified qdisc kind is unknown.; and for want "
+            "of it for NFQUEUE, which failed too: no iptables; remedy: leave it out, or install iptables (.ci/provision), which serves the "
+            "user-space delay line, or run in the VM (Vagrantfile), whose kernel has it",
         ),
         (
             "ecn: {min_packets: 20, max_packets: 30}", SMALL,
@@ -149,14 +152,26 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, asked: str, key: str
     assert refusals(measured, DEBIAN) == refusals(measured, replace(SMALL, trials={})) == []
 
 
-def test_once_links_can_be_delayed_only_the_kernel_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that fabric.links sets is refused where the kernel lacks it, and there the VM is a remedy."""
-    monkeypatch.setattr(doctor, "SET_SO_FAR", frozenset({"delay_ms"}))
-    asked = points(tmp_path, "delay_ms: 5")
-    assert refusals(asked, DEBIAN) == []
-    assert refusals(asked, replace(SMALL, trials={})) == []  # without root nobody knows: the run will find out
-    [line] = refusals(asked, SMALL)
-    assert line.endswith("has no sch_netem; remedy: leave it out, or run in the VM (Vagrantfile), whose kernel has it")
+def test_links_are_delayed_by_whatever_works(tmp_path: Path) -> None:
+    """netem, or for want of it the user-space line; without root nobody knows, and the run will find out."""
+    asked = points(tmp_path, "delay_ms: 5, loss_percent: 1")
+    assert refusals(asked, DEBIAN) == refusals(asked, QUEUING) == refusals(asked, replace(SMALL, trials={})) == []
+    got = [named(findings(replace(FINE, kernel=kernel)))["link delay"] for kernel in (DEBIAN, QUEUING)]
+    assert [(one.ok, one.got) for one in got] == [(True, "by netem"), (True, "by a user-space delay line (NFQUEUE)")]
+
+
+def test_what_the_user_space_line_cannot_hold_is_refused_before_it_starts(tmp_path: Path) -> None:
+    """Many small packets: the share of a core, and a rate that would do and is not refused; netem has no such limit."""
+    (point,) = points(tmp_path, "delay_ms: 5")
+    fast = replace(point, links=point.links.model_copy(update={"mbps": 200.0}))
+    assert refusals([fast], DEBIAN) == []
+    assert refusals([fast], QUEUING) == [
+        "links.delay_ms: 5: without netem (6.18.0-small has none) the user-space delay line would need 1.49 of a core for these links, "
+        "and 0.6 is the most that it may; remedy: write links.mbps: 80 or less, or a larger links.mtu, or run in the VM (Vagrantfile), "
+        "whose kernel has it"
+    ]
+    assert refusals([replace(point, links=point.links.model_copy(update={"mbps": 80.0}))], QUEUING) == []
+    assert refusals([replace(point, links=point.links.model_copy(update={"mbps": 81.0}))], QUEUING) != []
 
 
 def test_nothing_asked_is_nothing_refused(tmp_path: Path) -> None:

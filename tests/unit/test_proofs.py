@@ -186,6 +186,8 @@ def test_an_order_that_was_refused_need_not_be_in_force() -> None:
     seen = ordered(FIRST)
     seen.orders[0].pop("got")
     assert told(seen, None) == []
+
+
 def test_delays_must_be_those_of_all_packets_that_were_sent() -> None:
     """Against what the sampler read from the queues; where a link went down it swallowed what its queue had sent."""
     seen = Seen()
@@ -211,3 +213,12 @@ def test_probes_must_have_gone_the_installed_way() -> None:
     assert told(seen) == ["in-band probes from h0 to h1 went by h0-eth0 s0-eth1; installed was h0-eth0 s0-eth2"]
     seen.decisions = [{"event": "reroute"}]
     assert told(seen) == []
+
+
+@pytest.mark.parametrize(("by", "received", "fine"), [("netem", 95, True), ("netem", 94, False), ("nfqueue", 100, True), ("nfqueue", 95, False)])
+def test_marks_that_the_delay_line_lost_are_missed_by_nobody(by: str, received: int, fine: bool) -> None:
+    """netem loses, and holds back, before the host counts; the user-space line after it."""
+    seen = Seen()
+    seen.network["delay"] = {"by": by, "lost": 3, "waiting": 2} if by == "netem" else {"by": by}
+    seen.network["marking"]["ce_received"] = {"h0": received}
+    assert (told(seen) == []) == fine

@@ -208,3 +208,26 @@ def test_a_retransmission_timeout_is_told_in_times_of_the_ideal(point: Point, wo
     row = the_row(point, work, folder)
     assert row.rto_over_ideal is not None and row.ideal_ms is not None
     assert row.rto_over_ideal * row.ideal_ms == pytest.approx(200)
+
+
+@pytest.mark.parametrize(
+    ("late", "overrun", "said"),
+    [
+        (15, 0, "the delay line released 1.5% of the packets more than 1 ms late"),
+        (50, 0, "the delay line released 5.0% of the packets more than 1 ms late (WARN above 0.02)"),
+        (200, 0, "the delay line released 20.0% of the packets more than 1 ms late (FAIL above 0.1)"),
+        (0, 9, "the delay line was overrun and lost 0.892% of the packets (FAIL above 0.001)"),
+    ],
+)
+def test_a_delay_line_that_was_late_or_overrun_is_a_reason(
+    point: Point, work: Workload, folder: Path, late: int, overrun: int, said: str
+) -> None:
+    """From its own record of the window, with the numbers; and what it cost and lost on purpose is in the row."""
+    begin: dict[str, float] = {"t": 0.0, "packets": 0, "released": 0, "lost": 0, "late": 0, "waiting": 0, "overrun": 0, "cpu_s": 0.0}
+    end = {**begin, "t": 1e9, "packets": 1000, "released": 1000, "lost": 3, "late": late, "overrun": overrun, "cpu_s": 2.5e8}
+    (folder / "delay").mkdir()
+    (folder / "delay" / "delay.jsonl").write_text(json.dumps(begin) + "\n" + json.dumps(end) + "\n")
+    row = the_row(point, work, folder)
+    assert (said in row.fidelity_reasons) == ("above" in said)
+    assert any("delay line" in reason for reason in row.fidelity_reasons) == ("above" in said)
+    assert (row.losses, row.delay_line_cores) == (3, 0.25)
