@@ -28,7 +28,7 @@ from fabric.desk import Desk, Refused, listening
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port
 from fabric.grasp import Grasp, reversed_flow
-from fabric.kernel import die_with_parent, inside_namespace, namespace_of, set_sysctl
+from fabric.kernel import die_with_parent, inside_namespace, namespace_of
 from fabric.links import PRIORITY, Shape, class_requests, read_shape
 from fabric.marking import MarkSetter
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
@@ -37,6 +37,7 @@ from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED
 
 _TCP_INFO_MSS = 16  # the offset of tcpi_snd_mss in struct tcp_info
 _TCP_INFO_BYTES = 104
+HEADERS = 66  # Ethernet, IP, and TCP with timestamps
 _DSCP_SHIFT = 2
 
 
@@ -115,9 +116,8 @@ class Agent:
         now = self.transports[order.host]
         asked = {key: value for key, value in asdict(order.transport).items() if value is not None}
         with inside_namespace(self._namespaces[order.host]), IPRoute() as netlink:
-            if "window_bytes" in asked:  # or the kernel would soon offer more again, by what the application reads
-                set_sysctl("net.ipv4.tcp_moderate_rcvbuf", "0")
-            self.transports[order.host] = set_transport(netlink, self.fabric.host_by_name[order.host], replace(now, **asked))
+            mss = self._nic(order.host).frame - HEADERS
+            self.transports[order.host] = set_transport(netlink, self.fabric.host_by_name[order.host], replace(now, **asked), mss)
         return asdict(self.transports[order.host])
 
     def _host(self, ip: str) -> str:

@@ -105,13 +105,13 @@ class JobView:
 class Transport:
     """What hosts' connections are set to by their routes; None is the kernel's own choice.
 
-    `initcwnd` in packets, and `window_bytes`, the most that a host lets each of its senders have under way, are for
-    connections to come, `rto_min_ms` for those that are there as well.
+    `initcwnd` and `window_packets`, the most that a connection may have under way, are for connections to come,
+    `rto_min_ms` for those that are there as well.
     """
 
     rto_min_ms: int | None = None
     initcwnd: int | None = None
-    window_bytes: int | None = None
+    window_packets: int | None = None
 
 
 @dataclass(frozen=True)

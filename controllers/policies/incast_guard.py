@@ -22,10 +22,7 @@ _HEADERS = 66  # Ethernet, IP, TCP with timestamps: what a frame holds beside pa
 
 
 class IncastGuard:
-    """Sets the routes of the hosts of a job whose flows meet, `fan_in` or more of them, at one receiver.
-
-    Senders get their time-out and first window, and the receivers the window that they offer each.
-    """
+    """Sets the hosts that send in a job whose flows meet, `fan_in` or more of them, at one receiver."""
 
     def __init__(self, fan_in: int = 3) -> None:
         if fan_in < 2:
@@ -38,34 +35,29 @@ class IncastGuard:
 
 
 def guarded(view: View, fan_in: int) -> Iterator[SetTransport]:
-    """The orders that are missing for the jobs' hosts."""
+    """The orders that are missing for the jobs' senders."""
     wanted: dict[str, tuple[Transport, int]] = {}
     for job in view.jobs if view.wires is not None else ():
-        receivers = Counter(dst for _, dst in job.flows)
-        widest = max(receivers.values(), default=0)
-        if view.wires is not None and widest >= fan_in:
-            wanted.update(_settings(view, view.wires, job, receivers))
+        widest = max(Counter(dst for _, dst in job.flows).values(), default=0)
+        transport = _transport(view, view.wires, job, widest) if view.wires is not None and widest >= fan_in else None
+        if transport is not None:
+            wanted.update({src: (transport, widest) for src, _ in job.flows})
     for host, (transport, met) in sorted(wanted.items()):
         now = view.wires.transport.get(host) if view.wires is not None else None
         if now is None or _over(now, transport) != now:
             yield SetTransport(host, transport, f"{met} connections of a job meet at one host", {"fan_in": met})
 
 
-def _settings(view: View, wires: Wires, job: JobView, receivers: Counter[str]) -> Iterator[tuple[str, tuple[Transport, int]]]:
-    """What each host of a job is to be set to: such that all senders share one queue, with a time-out above any round trip."""
-    widest = max(receivers.values())
+def _transport(view: View, wires: Wires, job: JobView, widest: int) -> Transport | None:
+    """What lets `widest` senders share one queue, and a time-out above the longest round trip; None while no path is up."""
     paths = [view.paths(src, dst)[0] for src, dst in job.flows if view.paths(src, dst)]
-    idle_ms = max((_round_trip_ms([view.links[port] for port in path], wires.frame) for path in paths), default=0.0)
     mbps = min((view.links[path[-1]].mbps for path in paths), default=0.0)
     if mbps <= 0:
-        return
+        return None
+    idle_ms = max(_round_trip_ms([view.links[port] for port in path], wires.frame) for path in paths)
     bdp_bytes = mbps * 1e3 / 8 * idle_ms
-    rto_min_ms = math.ceil(idle_ms + wires.queue_bytes * 8e-3 / mbps)
-    for host in {host for flow in job.flows for host in flow}:
-        met = receivers.get(host, 0)
-        window = max(_LEAST_WINDOW, int((wires.queue_bytes + bdp_bytes) / (widest * wires.frame)))
-        offered = window * (wires.frame - _HEADERS) if met > 1 else None
-        yield host, (Transport(rto_min_ms, window, offered), widest)
+    window = max(_LEAST_WINDOW, int((wires.queue_bytes + bdp_bytes) / (widest * wires.frame)))
+    return Transport(math.ceil(idle_ms + wires.queue_bytes * 8e-3 / mbps), window, window)
 
 
 def _over(now: Transport, asked: Transport) -> Transport:

@@ -18,7 +18,7 @@ from fabric.errors import RunError
 from fabric.graph import Port
 from fabric.orders import Agency, Answer, described, from_json, to_json
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
-from fabric.routes import metrics_of
+from fabric.routes import metrics_of, send_buffer
 
 FLOW = FlowKey("10.0.0.2", 20000, "10.1.0.2", 5001)
 EVERY: list[Lever] = [
@@ -26,7 +26,7 @@ EVERY: list[Lever] = [
     SetRate(FLOW, 4.5, ""),
     SetRate("h0", None, ""),
     SetEcn(Port("s0", 3), 1514, 3028, ""),
-    SetTransport("h0", Transport(rto_min_ms=20, window_bytes=4344), ""),
+    SetTransport("h0", Transport(rto_min_ms=20, window_packets=3), ""),
     Shift("training", 120.0, ""),
 ]
 TOKEN = "a secret"
@@ -132,4 +132,15 @@ def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_route_names_only_what_was_asked() -> None:
     """The rest is the kernel's own."""
     assert metrics_of(Transport(rto_min_ms=20)) == {"rto_min": 20}
-    assert metrics_of(Transport(20, 4, 4344)) == {"rto_min": 20, "initcwnd": 4, "window": 4344}
+    assert metrics_of(Transport(20, 4, 3)) == {"rto_min": 20, "initcwnd": 4}
+
+
+@pytest.mark.parametrize("mss", [1448, 8948])
+@pytest.mark.parametrize("packets", [2, 3, 10])
+@pytest.mark.parametrize("overhead", [768, 1280])
+def test_a_send_buffer_takes_so_many_packets(packets: int, mss: int, overhead: int) -> None:
+    """Whatever the kernel counts beside the payload, within reason: it takes another one while the buffer is not full."""
+    limit, under_way, held = send_buffer(packets, mss), 0, 0
+    while held < limit:
+        under_way, held = under_way + 1, held + mss + overhead
+    assert abs(under_way - packets) <= (packets == 10)
