@@ -22,6 +22,9 @@ PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 _SECOND = 1.0
 _FEW = 10  # samples
 _ENOUGH = 0.25  # of all packets, that tell for the rest
+_CALM = 4  # samples without a drop between them, over which a wait can be told
+_JUDGED = 0.1  # of the window, at least, in such stretches
+_LOOP_S = 0.5e-3  # twice what a healthy userspace switch takes a packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,20 +240,31 @@ def _switch_delay(queues: Queues, fabric: Fabric, window: tuple[float, float], f
     What never comes out again is lost, not waiting, and judged as such: at each moment that is at most the fewest that
     are inside at any later one. Switches whose queues dropped are left out where others carry enough: the userspace
     datapath offers a packet that a queue refused once more when it was not the first of its batch, so that one packet
-    is counted out twice, and a few such would pass for a wait. One loop serves all switches, so the others tell.
+    is counted out twice, and a few such would pass for a wait. One loop serves all switches, so the others tell. Where
+    every switch drops, the stretches without a drop do; None where there is too little of these.
+    A frame time counts as `_LOOP_S` at least: that a healthy loop takes, however small the frames.
     """
-    chosen = np.flatnonzero((queues.t >= window[0]) & (queues.t <= window[1]))
-    if len(chosen) < 2:
+    chosen = (queues.t >= window[0]) & (queues.t <= window[1])
+    if chosen.sum() < 2:
         return None
     into, inside, dropped = _inside(queues, fabric)
     clean = dropped[-1] == 0
     if into[-1, clean].sum() < _ENOUGH * into[-1].sum():
         clean[:] = True
+    quiet = np.diff(dropped[:, clean].sum(axis=1)) == 0
     entered, within = into[:, clean].sum(axis=1), inside[:, clean].sum(axis=1)
-    never_out = np.minimum.accumulate(within[::-1])[::-1]
-    waiting = (within - never_out)[chosen].mean()
-    rate = (entered[chosen[-1]] - entered[chosen[0]]) / (queues.t[chosen[-1]] - queues.t[chosen[0]])
-    return float(waiting / rate / frame_s) if rate > 0 else None
+    waiting = through = seconds = 0.0
+    for first, last in _stretches(quiet):
+        never_out = np.minimum.accumulate(within[first : last + 1][::-1])[::-1]
+        here = np.flatnonzero(chosen[first : last + 1])
+        if len(here) >= _CALM:
+            begin, end = first + here[0], first + here[-1]
+            took = queues.t[end] - queues.t[begin]
+            waiting += float((within[first : last + 1] - never_out)[here].mean()) * took
+            through, seconds = through + float(entered[end] - entered[begin]), seconds + took
+    if seconds < _JUDGED * (queues.t[chosen][-1] - queues.t[chosen][0]) or not through:
+        return None
+    return waiting / through / max(frame_s, _LOOP_S)
 
 
 def _unaccounted(queues: Queues, fabric: Fabric, force: InForce) -> float | None:
