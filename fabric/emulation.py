@@ -218,7 +218,7 @@ def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], m
         "hosts": {host.name: net.host_pid(host.name) for host in point.fabric.hosts},
         "shapes": [[[port.node, port.number], asdict(shape)] for port, shape in net.shapes.items()],
         "transports": {host.name: _transport(point) for host in point.fabric.hosts},
-        "marks": marker.told() if marker else None,
+        "marks": marker.settable() if marker else None,
     }  # fmt: skip
     (own / "agent.json").write_text(json.dumps(request))
     with companion("the agent of hosts and ports", "fabric.agent", own) as running:

@@ -121,17 +121,18 @@ class Marker:
 
     def told(self) -> dict[str, Any]:
         """What a `MarkReader` in another process needs: the map, and the interfaces' numbers."""
-        return {
-            "by": self.by, "map": self._seen.identity, "asked": self._asked.identity,
-            "ports": {port.interface: index for port, (index, _) in self._ports.items()},
-        }  # fmt: skip
+        return {"map": self._seen.identity, "ports": {port.interface: index for port, (index, _) in self._ports.items()}}
+
+    def settable(self) -> dict[str, Any]:
+        """What a `MarkSetter` in another process needs."""
+        return {**self.told(), "map": self._asked.identity}
 
 
 class MarkSetter:
-    """Changes thresholds in another process than the marker's, from what that `told`."""
+    """Changes thresholds in another process than the marker's, from what that gave as `settable`."""
 
     def __init__(self, told: Mapping[str, Any]) -> None:
-        self._asked, self._ports, self._phantom = BpfMap.of_other(told["asked"]), told["ports"], told["by"] == BY_PHANTOM
+        self._asked, self._ports = BpfMap.of_other(told["map"]), told["ports"]
 
     def set(self, interface: str, min_bytes: int, max_bytes: int) -> tuple[int, int]:
         """Have a port mark between these; what the program reads from now on. KeyError for a port that does not mark.

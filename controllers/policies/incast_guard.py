@@ -56,7 +56,8 @@ def _transport(view: View, wires: Wires, job: JobView, widest: int) -> Transport
         return None
     idle_ms = max(_round_trip_ms([view.links[port] for port in path], wires.frame) for path in paths)
     bdp_bytes = mbps * 1e3 / 8 * idle_ms
-    window = max(_LEAST_WINDOW, int((wires.queue_bytes + bdp_bytes) / (widest * wires.frame)))
+    # What is under way besides the queue is the margin: a window is kept by the send buffer, to about a packet.
+    window = max(_LEAST_WINDOW, int(max(wires.queue_bytes, bdp_bytes) / (widest * wires.frame)))
     return Transport(math.ceil(idle_ms + wires.queue_bytes * 8e-3 / mbps), window, window)
 
 

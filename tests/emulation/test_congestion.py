@@ -1,0 +1,122 @@
+"""Orders to hosts and ports on a real network: in force where they belong, read back, proven, and worth it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabric.decisions import read_decisions
+
+pytestmark = pytest.mark.emulation
+
+RING = """
+question: Does a ring that goes first keep its time beside elephants?
+topology: {use: single-switch, hosts: 4}
+links: {mbps: 10, mtu: 9000, queue_packets: 50, priority_floor: 0.05}
+collective: {use: ring-allreduce, nbytes: 64KiB, iterations: 6, warmup: 1, hints: true}
+load: [{use: stride, step: 2}]
+controller: {use: congestion, policy: priority}
+sweep: {controller: [{use: adaptive}, {use: congestion, policy: priority}]}
+"""
+INCAST = """
+question: Does a guarded incast drop nothing?
+topology: {use: single-switch, hosts: 9}
+links: {mbps: 20, mtu: 1500, queue_packets: 30}
+collective: {use: incast, nbytes: 64KiB, iterations: 4, warmup: 1, hints: true}
+controller: {use: congestion, policy: incast-guard}
+"""
+RATES = """
+question: Do max-min rates keep queues empty?
+topology: {use: single-switch, hosts: 4}
+links: {mbps: 10, mtu: 1500, queue_packets: 50}
+load: [{use: incast, senders: 3}]
+duration_s: 6
+controller: {use: congestion, policy: max-min}
+"""
+THRESHOLDS = """
+question: Does a threshold follow what is ordered while traffic runs?
+topology: {use: fat-tree, k: 4}
+links: {mbps: 5, mtu: 1500, queue_packets: 100, ecn: {min_packets: 40, max_packets: 40}}
+load: [{use: incast, senders: 2}]
+duration_s: 6
+transport: {tcp: dctcp}
+controller: {use: congestion, policy: ./lower.py}
+"""
+LOWER = '''
+from fabric.policy import SetEcn
+
+
+class Lower:
+    """Every port to ten frames, once."""
+
+    def decide(self, view):
+        ports = [(port, link) for port, link in view.links.items() if link.ecn_bytes not in (None, (15140, 15140))]
+        return [SetEcn(port, 15140, 15140, "as the test wants it") for port, _ in ports]
+'''
+
+
+def run(fabriclab: Any, text: str) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The rows of a file, and the folders of its points, in order."""
+    done, folder = fabriclab.run(text)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["refused"] for row in rows] == [None] * len(rows), rows
+    return rows, sorted((folder / "points").iterdir())
+
+
+def orders(point: Path) -> list[dict[str, Any]]:
+    """What the agent did, and what it read back."""
+    return [json.loads(line) for line in (point / "agent" / "agent.jsonl").read_text().splitlines()]
+
+
+def sockets(point: Path, kind: str) -> list[dict[str, Any]]:
+    """What the owners of sockets found there at the end."""
+    records = map(json.loads, (point / "traffic" / "records.jsonl").read_text().splitlines())
+    return [end for record in records if record["event"] == "sockets" for end in record["sockets"] if end["kind"] == kind]
+
+
+def test_a_ring_that_goes_first_is_faster_than_one_that_does_not(fabriclab: Any) -> None:
+    """Its packets and their acknowledgements carry the DSCP, nobody else's do; and it takes a fraction of the time."""
+    rows, (waits, first) = run(fabriclab, RING)
+    assert not (waits / "agent").exists() and rows[0]["levers"] is None
+    assert [order["got"] for order in orders(first)] == [[46, 46]] * 4
+    assert {end["dscp"] for end in sockets(first, "collective")} == {46} and len(sockets(first, "collective")) == 8
+    assert {end["dscp"] for point in (waits, first) for end in sockets(point, "load")} == {0}
+    assert (rows[1]["levers"], rows[1]["levers_refused"], rows[1]["correct"]) == (4, 0, True)
+    in_force = [line for line in read_decisions(first / "controller") if line["event"] == "lever-in-force"]
+    assert len(in_force) == 4
+    if "FAIL" not in [row["fidelity"] for row in rows]:
+        assert rows[1]["p50_ms"] < rows[0]["p50_ms"] / 1.5
+
+
+def test_nothing_is_dropped_where_windows_fit_the_queue(fabriclab: Any) -> None:
+    """Eight senders of 44 packets each into a queue of 30; unguarded, TCP would find its limit by loss."""
+    (row,), (point,) = run(fabriclab, INCAST)
+    assert [order["got"]["window_packets"] for order in orders(point)] == [3] * 8
+    assert row["drops"] == 0 and row["correct"] is True
+    (free,), _ = run(fabriclab, INCAST.replace("incast-guard", "priority"))
+    assert free["drops"] > 0
+
+
+def test_flows_keep_to_their_rates_and_queues_stay_short(fabriclab: Any) -> None:
+    """Three into one link: a third of 95 % each, in the sockets as in the rates that were delivered."""
+    (row,), (point,) = run(fabriclab, RATES)
+    limits = [end["pacing_limit"] for end in sockets(point, "load") if end["role"] == "sender"]
+    assert limits == pytest.approx([9.5e6 / 3 / 8 * 1448 / 1514] * 3, rel=1e-3)
+    assert row["levers"] >= 3 and row["levers_refused"] == 0
+    if row["fidelity"] != "FAIL":
+        assert row["load_jain"] > 0.99 and 0.85 < row["load_share_of_nb"] < 0.96
+        assert row["queue_p50_packets"] <= 3
+
+
+def test_thresholds_change_while_traffic_runs(fabriclab: Any, tmp_path: Path) -> None:
+    """Ordered, read back, and seen in the queue: it stands at ten packets, not at forty."""
+    policy = tmp_path / "lower.py"
+    policy.write_text(LOWER)
+    (row,), (point,) = run(fabriclab, THRESHOLDS.replace("./lower.py", str(policy)))
+    assert [order["got"] for order in orders(point)] == [[15140, 15140]] * 80
+    assert row["marks"] > 0
+    if row["fidelity"] != "FAIL":
+        assert row["queue_p50_packets"] < 20
