@@ -156,6 +156,22 @@ def test_a_queue_limited_in_bytes_is_built_and_read_back(bring_up: Any) -> None:
     assert (queue["kind"], queue["options"]["limit"]) == ("bfifo", 75_700)
 
 
+@pytest.mark.parametrize("port", [Port("s0", 2), Port("h0", 0)], ids=["switch", "host"])
+def test_a_floor_is_built_and_its_filter_is_missed_when_it_goes(bring_up: Any, port: Port) -> None:
+    """Two classes by tc's own words; without the filter nothing would go first, and read-back says so."""
+    from fabric.links import Shape
+
+    with bring_up(single_switch(2), Shape(20, 9000, 50, floor=0.05)) as net:
+        assert net.read_back() == []
+        with inside(net, port):
+            words = shell(f"tc class show dev {port.interface}")
+            assert re.search(r"htb 1:10 parent 1:1 .*prio 0 rate 19Mbit ceil 20Mbit", words), words
+            assert re.search(r"htb 1:20 parent 1:1 .*prio 1 rate 1Mbit ceil 20Mbit", words), words
+            shell(f"tc filter del dev {port.interface} parent 1: prio 1")
+        (found,) = net.read_back()
+    assert found == f"{port.interface}: no filter leads packets with priority to their class"
+
+
 def test_a_network_is_in_a_place_of_its_own_and_leaves_none(bring_up: Any, state: Any, state_now: Any) -> None:
     """While it is up the machine's own namespace has the interfaces it had; afterwards all is as it was before."""
     home = namespace_of()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fabric.links import Shape, differences, read_shape, requests
+from fabric.links import Shape, class_requests, differences, read_shape, requests
 
 ASKED = Shape(mbps=20, mtu=9000, queue_packets=50)
 TICK_NS = 64
@@ -122,3 +122,62 @@ def test_read_shape_gives_back_what_requests_built() -> None:
 def test_what_is_not_built_by_us_is_no_shape(qdiscs: list[Answer], classes: list[Answer]) -> None:
     """Nothing of another's making can pass for our shaper."""
     assert read_shape(qdiscs, classes, 9000)[0] is None
+
+
+# -- a floor: two classes
+
+WITH_FLOOR = replace(ASKED, floor=0.05)
+
+
+def classes_of(shape: Shape, **changed: dict[str, int]) -> list[Answer]:
+    """The classes as the kernel dumps them; `changed` by minor number."""
+    return [
+        htb_class(**{"handle": one["handle"], "rate": one["rate"], "ceil": one["ceil"], **changed.get(f"c{one['handle'] & 0xFFFF:x}", {})})
+        for one in class_requests(shape)
+    ]
+
+
+def queues_of(*limits: int) -> list[Answer]:
+    """A FIFO for others, and one for those that go first."""
+    return [fifo(limit=limit, parent=parent) for limit, parent in zip(limits, (0x10020, 0x10010), strict=True)]
+
+
+def test_a_floor_makes_two_classes_that_share_the_rate() -> None:
+    """Others keep 5 %, those with DSCP 46 have the rest and go before them, either may use what the other leaves; one whole above them."""
+    asked = requests(WITH_FLOOR)
+    assert [(command, kind) for command, kind, _ in asked] == [
+        ("add", "htb"), *[("add-class", "htb")] * 3, *[("add", "pfifo")] * 2, ("add-filter", "u32"),
+    ]  # fmt: skip
+    whole, first, others = class_requests(WITH_FLOOR)
+    assert [one["rate"] for one in (whole, first, others)] == [2_500_000, 2_375_000, 125_000]
+    assert {one["ceil"] for one in (whole, first, others)} == {2_500_000} and first["prio"] < others["prio"]
+    assert first["parent"] == others["parent"] == whole["handle"]
+    assert asked[0][2]["default"] == others["handle"] & 0xFFFF  # what no filter names
+    assert (asked[-1][2]["target"], asked[-1][2]["keys"]) == (first["handle"], ["0xb8/0xfc+1"])
+
+
+def test_a_floor_is_read_back() -> None:
+    """As it was asked, to the kernel's rounding."""
+    got, burst = read_shape(queues_of(50, 50), classes_of(WITH_FLOOR), 9000)
+    assert got == WITH_FLOOR and differences(WITH_FLOOR, got, burst) == []
+
+
+@pytest.mark.parametrize(
+    ("queues", "changed", "words"),
+    [
+        (queues_of(50, 50), {"c20": {"rate": 250_000}}, ["a floor of 0.1 instead of 0.05"]),
+        (queues_of(50, 50), {"c10": {"ceil": 2_000_000}}, ["no shaper of ours"]),
+        (queues_of(50, 60), {}, ["no shaper of ours"]),
+        (queues_of(50, 50)[:1], {}, ["no shaper of ours"]),
+        (queues_of(60, 60), {}, ["queue 60 packets instead of 50 packets"]),
+    ],
+)
+def test_a_floor_that_is_not_as_asked_is_named(queues: list[Answer], changed: dict[str, dict[str, int]], words: list[str]) -> None:
+    """Other shares, other limits, a class that may not use what is left, a queue that is missing."""
+    assert differences(WITH_FLOOR, *read_shape(queues, classes_of(WITH_FLOOR, **changed), 9000)) == words
+
+
+def test_one_queue_for_all_is_not_two() -> None:
+    """Nor two one."""
+    assert differences(WITH_FLOOR, ASKED, 9014) == ["a floor of None instead of 0.05"]
+    assert differences(ASKED, WITH_FLOOR, 9014) == ["a floor of 0.05 instead of None"]
