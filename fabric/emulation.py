@@ -28,7 +28,7 @@ from fabric.graph import Port
 from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
 from fabric.kernel import read_sysctl
-from fabric.links import ETHERNET_HEADER, Shape
+from fabric.links import Shape
 from fabric.marking import Marker, Threshold, best_marker
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
@@ -98,10 +98,10 @@ def _asks_for_ecn(point: Point) -> bool | None:
 
 def thresholds_of(point: Point) -> dict[Port, Threshold]:
     """Where every port of a switch begins to mark; empty where none does."""
-    ecn, frame = point.links.ecn, point.links.mtu + ETHERNET_HEADER
+    ecn = point.links.ecn
     if ecn is None:
         return {}
-    threshold = Threshold(ecn.min_packets * frame, ecn.max_packets * frame, ecn.headroom)
+    threshold = Threshold(*ecn.in_bytes(point.links.mtu), ecn.headroom)
     return {port: threshold for port in point.fabric.scale if port.node in point.fabric.switch_by_name}
 
 

@@ -22,8 +22,9 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
     """The thresholds in words for a row; None where nothing marks."""
     if ecn is None:
         return None
-    packets = f"{ecn.min_packets}" if ecn.min_packets == ecn.max_packets else f"{ecn.min_packets} to {ecn.max_packets}"
-    return f"{packets} packets" + (f" of a phantom queue at {ecn.headroom:g}" if ecn.headroom else "")
+    unit, least, most = ("bytes", ecn.min_bytes, ecn.max_bytes) if ecn.min_packets is None else ("packets", ecn.min_packets, ecn.max_packets)
+    span = f"{least}" if least == most else f"{least} to {most}"
+    return f"{span} {unit}" + (f" of a phantom queue at {ecn.headroom:g}" if ecn.headroom else "")
 
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
@@ -55,8 +56,8 @@ def _negotiated(seen: Recorded) -> Iterator[str]:
 def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
     """A queue that was seen over the threshold must have marked, and one that never was over it must not have."""
     assert point.links.ecn is not None
-    frame, queues = point.links.mtu + ETHERNET_HEADER, seen.queues
-    over = (point.links.ecn.max_packets + _SLACK_FRAMES) * frame
+    queues, (least, most) = seen.queues, point.links.ecn.in_bytes(point.links.mtu)
+    over = most + _SLACK_FRAMES * (point.links.mtu + ETHERNET_HEADER)
     for place, name in enumerate(queues.interfaces):
         port = seen.network["marking"]["ports"].get(name)
         if port is None:
@@ -64,7 +65,7 @@ def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
         longest = int(queues.backlog_bytes[:, place].max(initial=0))
         if point.links.ecn.headroom is None and longest > over and port["capable"] and not port["marked"]:
             yield f"{name} held {longest} bytes, over its threshold, and marked none of {port['capable']} packets"
-        if port["marked"] and port["most_bytes"] <= point.links.ecn.min_packets * frame:
+        if port["marked"] and port["most_bytes"] <= least:
             yield f"{name} marked {port['marked']} packets and never held more than {port['most_bytes']} bytes"
 
 

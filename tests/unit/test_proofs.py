@@ -136,4 +136,14 @@ def test_thresholds_in_words() -> None:
     """As a row has them."""
     assert describe_ecn(None) is None
     assert describe_ecn(STEP) == "20 packets"
+    assert describe_ecn(Ecn(min_bytes=30_000, max_bytes=30_000)) == "30000 bytes"
     assert describe_ecn(Ecn(min_packets=5, max_packets=9, headroom=0.95)) == "5 to 9 packets of a phantom queue at 0.95"
+
+
+@pytest.mark.parametrize(("nbytes", "found"), [(27 * FRAME, 1), (28 * FRAME, 0)])
+def test_thresholds_in_bytes_are_judged_like_those_in_packets(nbytes: int, found: int) -> None:
+    """The queue held thirty frames and marked nothing: too many over the first, within the slack of two over the second."""
+    seen = Seen()
+    seen.port["marked"] = 0
+    seen.network["marking"]["ce_received"] = {"h0": 0}
+    assert len(told(seen, Ecn(min_bytes=nbytes, max_bytes=nbytes))) == found
