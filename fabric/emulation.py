@@ -29,7 +29,8 @@ from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
 from fabric.kernel import read_sysctl
 from fabric.links import Shape
-from fabric.marking import Marker, Threshold, best_marker
+from fabric.markers import best_marker
+from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.pinning import Pins, pins
@@ -162,7 +163,7 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
         net.set_rto_min(point.transport.rto_min_ms)
         controller.wait_listening()
         net.connect(ControllerAddress(_CONTROLLER_PORT))
-        marker = more.enter_context(best_marker()) if point.links.ecn else None
+        marker = more.enter_context(best_marker(point.links.ecn.headroom is not None)) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))
         controller.wait_ready()

@@ -28,6 +28,7 @@ struct seen {
 	struct bpf_spin_lock lock;
 	u32 unused;
 	u64 empty_at; /* when the phantom queue would have drained, in ns */
+	u64 bytes_per_second; /* the rate that this was reckoned with */
 	u64 packets, capable, marked, marked_before, not_capable, bytes, most_bytes;
 };
 
@@ -65,6 +66,12 @@ static __always_inline u64 phantom_backlog(struct seen *port, const struct asked
 	if (port->empty_at < now)
 		port->empty_at = now;
 	waiting = port->empty_at - now;
+	if (port->bytes_per_second && port->bytes_per_second != want->bytes_per_second) {
+		/* A link that got another rate: what waits are bytes, which now take another time. */
+		waiting = waiting * port->bytes_per_second / want->bytes_per_second;
+		port->empty_at = now + waiting;
+	}
+	port->bytes_per_second = want->bytes_per_second;
 	backlog = waiting * want->bytes_per_second / SECOND;
 	/* What the true queue drops would otherwise wait in the phantom one for ever. */
 	if (!want->limit_bytes || backlog < want->limit_bytes)

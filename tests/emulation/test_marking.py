@@ -18,8 +18,10 @@ from pyroute2 import IPRoute
 from fabric.graph import Port
 from fabric.kernel import new_network_namespace
 from fabric.links import Shape, requests
-from fabric.marking import BY_PHANTOM, BY_TRUE_QUEUE, Marker, MarkReader, Marks, Threshold
+from fabric.markers import best_marker
+from fabric.marking import BY_PHANTOM, BY_TRUE_QUEUE, BpfMarker, MarkReader, Marks, Threshold
 from fabric.telemetry import read_queues
+from topologies.single_switch import single_switch
 
 pytestmark = pytest.mark.emulation
 
@@ -33,7 +35,7 @@ LINE = Path(__file__).with_name("line.py")
 EXPERIMENT = """
 question: Does DCTCP hold its queue at the threshold?
 topology: {use: ./line.py}
-links: {mbps: 20, queue_packets: 100, ecn: {min_packets: 20, max_packets: 20}}
+links: {mbps: 20, queue_packets: 100, ecn: {min_bytes: 30280, max_bytes: 30280}}
 controller: {use: single-path}
 load: [{use: stride, step: 2}]
 duration_s: 6
@@ -58,12 +60,19 @@ def wire() -> Iterator[tuple[Any, int]]:
         yield netlink, near
 
 
+def send(near: socket.socket, count: int, packet: bytes = IPV4_ECT) -> None:
+    """So many full frames into the queue of the interface that the socket is bound to."""
+    frame = b"\xff" * 6 + b"\x02" * 6 + b"\x08\x00" + packet
+    for _ in range(count):
+        near.send(frame.ljust(FRAME, b"\0"))
+
+
 def burst(by: str, threshold: Threshold, packet: bytes = IPV4_ECT) -> tuple[Marks, int, int]:
-    """Send a burst into the queue: what the program saw, frames with CE at the far end, and marks as another process reads them."""
+    """Send a burst into the queue: what our program saw, frames with CE at the far end, and marks as another process reads them."""
     answer: list[tuple[Marks, int, int]] = []
 
     def inside() -> None:
-        with wire() as (netlink, index), Marker(by) as marker:
+        with wire() as (netlink, index), BpfMarker(by) as marker:
             marker.attach(netlink, index, PORT, SHAPE, threshold)
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as far, \
                     socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as near:  # fmt: skip
@@ -71,9 +80,7 @@ def burst(by: str, threshold: Threshold, packet: bytes = IPV4_ECT) -> tuple[Mark
                 far.bind(("far", 0))
                 far.settimeout(2)
                 near.bind((PORT.interface, 0x0800))
-                frame = b"\xff" * 6 + b"\x02" * 6 + b"\x08\x00" + packet
-                for _ in range(BURST):
-                    near.send(frame.ljust(FRAME, b"\0"))
+                send(near, BURST, packet)
                 got: list[bytes] = []
                 while len(got) < BURST:
                     one = far.recv(2000)
@@ -111,6 +118,56 @@ def test_between_two_thresholds_some_are_marked() -> None:
     assert 5 < marks.marked < 45
 
 
+def test_a_phantom_queue_follows_its_link_to_another_rate(bring_up: Any) -> None:
+    """At 10 Gb/s a burst finds it empty; at 1 Mb/s it fills; and what waits in it then are bytes, also at 2 Mb/s."""
+    fabric = single_switch(2)
+    port = fabric.peer[Port(fabric.hosts[0].name, 0)]
+    with bring_up(fabric, Shape(10_000, 1500, queue_packets=100)) as net, best_marker(False, BY_PHANTOM) as marker, \
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as near:  # fmt: skip
+        net.mark(marker, {port: Threshold(20 * FRAME, 20 * FRAME)})
+        near.bind((port.interface, 0x0800))
+        send(near, BURST)
+        assert marker.marks()[port].marked == 0
+        net.set_rate([port], 1)
+        send(near, BURST)
+        seen = marker.marks()[port]
+        assert BURST - 20 - 8 <= seen.marked <= BURST - 20 and seen.most_bytes is not None
+        net.set_rate([port], 2)
+        send(near, 1)
+        after = marker.marks()[port]
+        assert after.packets == 2 * BURST + 1 and after.most_bytes is not None
+        assert after.most_bytes <= seen.most_bytes + FRAME
+        assert net.read_back() == []
+
+
+def test_a_threshold_is_changed_while_packets_wait(bring_up: Any) -> None:
+    """From far above the queue to far below it: what comes afterwards is marked, and nothing that waited is lost."""
+    fabric = single_switch(2)
+    port = fabric.peer[Port(fabric.hosts[0].name, 0)]
+    with bring_up(fabric, Shape(1, 1500, queue_packets=100)) as net, best_marker(False) as marker, \
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as near:  # fmt: skip
+        net.mark(marker, {port: Threshold(99 * FRAME, 99 * FRAME)})
+        near.bind((port.interface, 0x0800))
+        send(near, BURST)
+        assert marker.marks()[port].marked == 0
+        before = in_queue(port)
+        net.set_thresholds({port: Threshold(20 * FRAME, 20 * FRAME)})
+        assert before - 8 <= in_queue(port) <= before
+        send(near, 5)
+        assert marker.marks()[port].marked == 5
+        assert net.read_back() == []
+
+
+def in_queue(port: Port) -> int:
+    """Packets that wait at a port of this thread's namespace."""
+    with IPRoute() as netlink:
+        (index,) = netlink.link_lookup(ifname=port.interface)
+        return int(next(
+            qdisc.get_attr("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["qlen"]
+            for qdisc in netlink.get_qdiscs(index) if qdisc["parent"] == 0xFFFFFFFF
+        ))  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def points(module_fabriclab: Any) -> tuple[list[dict[str, Any]], list[Path]]:
     """The rows and folders of two arms: DCTCP, and cubic without ECN, over the same marking queue."""
@@ -124,7 +181,7 @@ def test_dctcp_holds_its_queue_at_the_threshold(points: Any) -> None:
     (dctcp, cubic), _ = points
     assert dctcp["refused"] is None and cubic["refused"] is None
     assert dctcp["tcp_by"] in ("bpf", "kernel") and cubic["tcp_by"] == "kernel"
-    assert (dctcp["ecn"], dctcp["ecn_by"] in ("bpf", "phantom")) == ("20 packets", True)
+    assert (dctcp["ecn"], dctcp["ecn_by"] in ("red", "bpf", "phantom")) == ("30280 bytes", True)
     if dctcp["fidelity"] != "FAIL":
         assert 14 < dctcp["queue_p50_packets"] < 26
         assert dctcp["drops"] == 0
