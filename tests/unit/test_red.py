@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
@@ -10,6 +11,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 from fabric.red import Red, RedCounts, counts_of, red_of
 from fabric.red import _Plugin as Plugin
 
+DUMP = Path(__file__).parents[1] / "data" / "qdisc_dump_red.bin"
 TCMSG = 20  # family and padding, interface, handle, parent, info
 
 
@@ -53,3 +55,16 @@ def test_counts_are_read_where_red_keeps_them() -> None:
     ]}  # fmt: skip
     _, found = message(("TCA_STATS2", stats))
     assert counts_of(found) == RedCounts(packets=1000, bytes=1_514_000, over=70, marked=64)
+
+
+def test_a_real_answer_is_read() -> None:
+    """Debian's 6.1 kernel, asked for a step at ten frames of 1514 bytes: two had left, 37 came over, all of which could be marked."""
+    data, found = DUMP.read_bytes(), []
+    while struct.unpack_from("=IH", data)[1] == 36:  # RTM_NEWQDISC
+        length = struct.unpack_from("=I", data)[0]
+        one = tcmsg(data[:length])
+        one.decode()
+        found, data = [*found, one], data[length:]
+    [red] = [one for one in found if one.get_attr("TCA_KIND") == "red"]
+    assert red_of(red) == Red(15_140, 15_140)
+    assert counts_of(red) == RedCounts(packets=2, bytes=3028, over=37, marked=37)
