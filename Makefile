@@ -4,13 +4,19 @@
 VENV ?= .venv
 PYTEST_OPTIONS ?=
 
-.PHONY: demo test check provision clean
+.PHONY: demo test test-vm check provision clean
 
 demo: provision
 	$(VENV)/bin/fabriclab run experiments/quickstart.yaml
 
 test: provision check
 	$(VENV)/bin/python -m pytest $(PYTEST_OPTIONS)
+
+# The kernel's datapath, RED and DCTCP on this Debian's own kernel, emulated; and that a broken RED is found. Apart from `test`: it
+# needs mmdebstrap and qemu-system-x86, and takes minutes.
+test-vm:
+	tests/vm/check
+	tests/vm/check --broken
 
 check: provision
 	$(VENV)/bin/ruff check .

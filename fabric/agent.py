@@ -30,6 +30,7 @@ from fabric.graph import Fabric, Port
 from fabric.grasp import Grasp, reversed_flow
 from fabric.kernel import die_with_parent, inside_namespace, namespace_of
 from fabric.links import PRIORITY, Shape, class_requests, read_shape
+from fabric.markers import RedSetter
 from fabric.marking import MarkSetter
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
 from fabric.routes import set_transport
@@ -49,7 +50,7 @@ class Agent:
         self.pids: dict[str, int] = request["hosts"]
         self.shapes = {Port(*place): Shape(**shape) for place, shape in request["shapes"]}
         self.grasp = Grasp(self.pids)
-        self.marks = MarkSetter(request["marks"]) if request.get("marks") else None
+        self.marks = _setter(request["marks"])
         self.transports = {host: Transport(**told) for host, told in request["transports"].items()}
         self._host_of = {nic.ip: host.name for host in self.fabric.hosts for nic in host.nics}
         self._namespaces = {host: namespace_of(pid) for host, pid in self.pids.items()}
@@ -110,7 +111,7 @@ class Agent:
             raise Refused("no queue of this run marks; give the links ecn")
         if not 0 < order.min_bytes <= order.max_bytes:
             raise Refused(f"got thresholds of {order.min_bytes} and {order.max_bytes} bytes; accepted: 0 < min <= max")
-        return list(self.marks.set(order.port.interface, order.min_bytes, order.max_bytes))
+        return list(self.marks.set(order.port.interface, self.shapes[order.port], order.min_bytes, order.max_bytes))
 
     def _transport(self, order: SetTransport) -> dict[str, Any]:
         now = self.transports[order.host]
@@ -136,6 +137,13 @@ class Agent:
             raise Refused(f"{host} has no socket that sends {flow}")
         with held:
             yield held
+
+
+def _setter(told: Mapping[str, Any] | None) -> MarkSetter | RedSetter | None:
+    """What changes thresholds, by what the marker said of itself; None where nothing marks."""
+    if told is None:
+        return None
+    return RedSetter() if "qdisc" in told else MarkSetter(told)
 
 
 def _pacing(held: socket.socket, mbps: float, frame: int) -> int:

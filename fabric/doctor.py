@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from fabric.delay import MOST_CORES, NETEM, NFQUEUE, cores_needed, delay_of, fastest_mbps
@@ -28,7 +27,8 @@ from fabric.errors import FabricError
 from fabric.experiment import Point
 from fabric.kernel import has_module, new_network_namespace, read_sysctl
 from fabric.libbpf import BpfObject, objects
-from fabric.links import Shape, differences, read_shape, requests
+from fabric.links import Shape
+from fabric.markers import RED_TRIAL, build_and_read_back
 from fabric.sandbox import leftovers
 
 __all__ = ["Finding", "Kernel", "Machine", "Software", "examine", "findings", "refusals", "trials"]
@@ -41,20 +41,19 @@ SHAPERS = {  # by the key of `links` that asks for it: what it is made of, and o
 }
 OTHER_QUEUE = {"queue_packets": "write links.queue_bytes instead", "queue_bytes": "write links.queue_packets instead"}
 EXTRAS = {  # what `tc` is told, and what a fabric would want it for
-    "red": ("limit 400000 min 30000 max 90000 avpkt 1500 burst 20 bandwidth 20mbit ecn", "marking as older kernels do it"),
     "fq": ("limit 1000", "pacing, which bbr does without it too"),
 }
 BUILT_OF = {key: name for key, (name, _) in SHAPERS.items()}  # what each key of `links` is built of
 DELAYS = {NETEM: "by netem", NFQUEUE: "by a user-space delay line (NFQUEUE)"}  # best first
 IPTABLES = "install iptables (.ci/provision), which serves the user-space delay line"
-MARKING = {"mark.o": "by the queue itself (BPF)", "mark_phantom.o": "by a phantom queue (BPF)"}  # best first
 MEASURING = {"queueing.o": ("queueing_delay", "packets' queueing delay"), "stamp.o": ("probes", "in-band telemetry")}  # the object, the key of `telemetry` that is built of it, its finding
+PHANTOMS = ("mark.o", "mark_phantom.o")  # a headroom takes one of these
+MARKING = {"red": "by the queue itself (RED)", "mark.o": "by the queue itself (BPF)", "mark_phantom.o": "by a phantom queue (BPF)"}  # best first
 NEWER = "use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)"
 TCPS = {"cubic": "the default of transport.tcp", "bbr": "transport.tcp: bbr", "dctcp": "transport.tcp: dctcp"}
 GIB = 1 << 30
 MEMORY_GIB, DISK_GIB, CORES = 1, 1, 2  # round numbers, generous for a fat-tree of k=4
 TRIAL_DEADLINE_S = 60
-LOOPBACK_INDEX = 1
 VM = "run in the VM (Vagrantfile), whose kernel has it"
 PROVISION = "run .ci/provision"
 
@@ -148,10 +147,11 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
         kernel = _kernel(tried | (MARKING.keys() if marked else set()) | (DELAYS.keys() if delayed else set()), tcps)
     lines = [_refused_shaper(key, value, kernel) for key, value in sorted(asked)]
     lines += dict.fromkeys(_refused_delay(point, kernel) for point in delayed)
-    lines += [_refused_marking(kernel)] if marked else []
     lines += [_refused_measuring(name, kernel) for name in sorted(measured)]
+    lines += [_refused_marking(kernel, [*MARKING])] if marked else []
+    lines += [_refused_marking(kernel, PHANTOMS)] if any(point.links.ecn and point.links.ecn.headroom for point in points) else []
     lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
-    return [line for line in lines if line]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def trials(names: Iterable[str]) -> dict[str, str]:
@@ -294,12 +294,13 @@ def _refused_delay(point: Point, kernel: Kernel) -> str:
     )
 
 
-def _refused_marking(kernel: Kernel) -> str:
-    """Why no queue can mark; '' when they can."""
-    said = [kernel.trials.get(name, NEEDS_ROOT) for name in MARKING]
+def _refused_marking(kernel: Kernel, ways: Sequence[str]) -> str:
+    """Why no queue can mark in any of these ways; '' when one works."""
+    said = [kernel.trials.get(name, NEEDS_ROOT) for name in ways]
     if any(word in (WORKS, NEEDS_ROOT) for word in said):
         return ""
-    return f"links.ecn: marking needs BPF, and this kernel ({kernel.release}) refused it: {said[-1]}; remedy: leave it out, or {NEWER}"
+    what = "links.ecn: marking needs RED or BPF" if "red" in ways else "links.ecn.headroom: a phantom queue needs BPF"
+    return f"{what}, and this kernel ({kernel.release}) refused it: {said[-1]}; remedy: leave it out, or {NEWER}"
 
 
 def _refused_measuring(name: str, kernel: Kernel) -> str:
@@ -374,25 +375,14 @@ def _try(name: str) -> None:
         try_way(name)
         return
     new_network_namespace()
-    shapes = dict(SHAPERS.values())
+    shapes = {**dict(SHAPERS.values()), "red": RED_TRIAL}
     if name in shapes:
-        _try_shaper(shapes[name])
+        build_and_read_back(shapes[name])
     elif name.endswith(".o"):
         BpfObject(objects() / name).close()
     else:
         command = ["tc", "qdisc", "add", "dev", "lo", "root", name, *EXTRAS[name][0].split()]
         subprocess.run(command, check=True, capture_output=True, text=True)
-
-
-def _try_shaper(shape: Shape) -> None:
-    """Build what a link of a run is built of, and read it back."""
-    with IPRoute() as netlink:
-        netlink.link("set", index=LOOPBACK_INDEX, mtu=shape.mtu)
-        for command, kind, arguments in requests(shape):
-            netlink.tc(command, kind, LOOPBACK_INDEX, **arguments)
-        got, burst = read_shape(netlink.get_qdiscs(LOOPBACK_INDEX), netlink.get_classes(LOOPBACK_INDEX), shape.mtu)
-    if wrong := differences(shape, got, burst):
-        raise ValueError(", ".join(wrong))
 
 
 def _said(action: Any) -> str:

@@ -34,12 +34,14 @@ from fabric.installed import installed_path
 from fabric.instruments import Instruments, instruments
 from fabric.kernel import read_sysctl
 from fabric.links import ETHERNET_HEADER, Shape
-from fabric.marking import Marker, Threshold, best_marker
+from fabric.markers import best_marker
+from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.pinning import Pins, pins
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import Companion, companion
+from fabric.red import Red
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
 from fabric.seeds import number
@@ -91,7 +93,7 @@ def shapes_of(point: Point) -> dict[Port, Shape]:
     """The shape of every port of a point's fabric."""
     links = point.links
     return {
-        port: Shape(links.mbps * scale, links.mtu, links.queue_packets, links.queue_bytes, links.priority_floor)
+        port: Shape(links.mbps * scale, links.mtu, links.queue_packets, links.queue_bytes, floor=links.priority_floor)
         for port, scale in point.fabric.scale.items()
     }
 
@@ -105,10 +107,10 @@ def _asks_for_ecn(point: Point) -> bool | None:
 
 def thresholds_of(point: Point) -> dict[Port, Threshold]:
     """Where every port of a switch begins to mark; empty where none does."""
-    ecn, frame = point.links.ecn, point.links.mtu + ETHERNET_HEADER
+    ecn = point.links.ecn
     if ecn is None:
         return {}
-    threshold = Threshold(ecn.min_packets * frame, ecn.max_packets * frame, ecn.headroom)
+    threshold = Threshold(*ecn.in_bytes(point.links.mtu), ecn.headroom)
     return {port: threshold for port in point.fabric.scale if port.node in point.fabric.switch_by_name}
 
 
@@ -176,7 +178,7 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
         net.set_rto_min(point.transport.rto_min_ms)
         controller.wait_listening()
         net.connect(ControllerAddress(_CONTROLLER_PORT))
-        marker = more.enter_context(best_marker()) if point.links.ecn else None
+        marker = more.enter_context(best_marker(point.links.ecn.headroom is not None)) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))
         if agent:
@@ -194,7 +196,7 @@ def _wires(point: Point) -> dict[str, Any]:
         "frame": frame,
         "queue_bytes": point.links.queue_bytes or (point.links.queue_packets or 0) * frame,
         "floor": point.links.priority_floor,
-        "ecn": ecn and [ecn.min_packets * frame, ecn.max_packets * frame],
+        "ecn": ecn and list(ecn.in_bytes(point.links.mtu)),
         "transport": _transport(point),
     }
 
@@ -228,12 +230,15 @@ def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], m
 
 
 def _follow_orders(up: _Running) -> None:
-    """What the agent did to NICs' rates is what is asked of them now."""
+    """What the agent did to shapers is what is asked of them now."""
     path = up.folder / "agent" / "agent.jsonl"
     for line in map(json.loads, path.read_text().splitlines() if path.is_file() else []):
-        if line["order"].get("do") == "rate" and "host" in line["order"] and "got" in line:
-            port = up.point.fabric.ports_of[line["order"]["host"]][0]
-            up.network.in_force[port] = replace(up.network.in_force[port], mbps=line["got"])
+        order, asked = line["order"], up.network.in_force
+        if order.get("do") == "rate" and "host" in order and "got" in line:
+            port = up.point.fabric.ports_of[order["host"]][0]
+            asked[port] = replace(asked[port], mbps=line["got"])
+        elif order.get("do") == "ecn" and "got" in line and asked[Port(*order["port"])].red:
+            asked[Port(*order["port"])] = replace(asked[Port(*order["port"])], red=Red(*line["got"]))
 
 
 def _idle_rtt_ms(up: _Running) -> float:

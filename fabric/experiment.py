@@ -59,6 +59,7 @@ from fabric.located import (
     variants,
 )
 from fabric.parameters import Wanted, misfits, wanted
+from fabric.thresholds import misplaced
 
 if TYPE_CHECKING:
     from fabric.load import Flow
@@ -248,6 +249,7 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
         yield Problem(("duration_s",), text)
     yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
+    yield from misplaced(file.links)
     yield from _marks(file)
     if collective is not None:
         yield from _ranks(collective)
@@ -275,16 +277,6 @@ def _queue(document: Document, links: Links) -> Iterator[Problem]:
         yield Problem(
             ("links", "queue_bytes"), told(links.queue_bytes, accepted, f"write e.g. queue_bytes: {50 * least}")
         )
-    ecn = links.ecn
-    if ecn is not None and ecn.max_packets < ecn.min_packets:
-        accepted = f"at least min_packets, which is {ecn.min_packets}"
-        yield Problem(
-            ("links", "ecn", "max_packets"),
-            told(ecn.max_packets, accepted, f"write e.g. max_packets: {ecn.min_packets}"),
-        )
-    elif ecn is not None and links.queue_packets is not None and ecn.min_packets > links.queue_packets:
-        accepted = f"at most queue_packets, which is {links.queue_packets}, or nothing is ever marked"
-        yield Problem(("links", "ecn", "min_packets"), told(ecn.min_packets, accepted, "lower it"))
 
 
 def _ranks(collective: Collective) -> Iterator[Problem]:

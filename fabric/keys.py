@@ -118,15 +118,29 @@ class Load(Use):
 
 
 class Ecn(_Values):
-    """Between which queue lengths, in full frames, marking begins and is certain.
+    """Between which queue lengths, in full frames or in bytes, marking begins and is certain.
 
     With `headroom` it is not the queue that is judged, but what would be waiting if the link had only that share of its
     rate: queues stay empty at that price (HULL, NSDI 2012).
     """
 
-    min_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
-    max_packets: int = Field(ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+    min_packets: int | None = Field(None, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+    max_packets: int | None = Field(None, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
+    min_bytes: int | None = Field(None, ge=1, le=1 << 30, description="a whole number from 1 to 2^30", examples=[30_000])
+    max_bytes: int | None = Field(None, ge=1, le=1 << 30, description="a whole number from 1 to 2^30", examples=[30_000])
     headroom: float | None = Field(None, gt=0, le=1, description="a number above 0 and at most 1", examples=[0.95])
+
+    def in_bytes(self, mtu: int) -> tuple[int, int]:
+        """Both thresholds in bytes of backlog, on links of that MTU; whoever needs them asks here.
+
+        >>> Ecn(min_packets=20, max_packets=30).in_bytes(1500), Ecn(min_bytes=1, max_bytes=2).in_bytes(1500)
+        ((30280, 45420), (1, 2))
+        """
+        if self.min_packets is not None and self.max_packets is not None:
+            return self.min_packets * (mtu + ETHERNET_HEADER), self.max_packets * (mtu + ETHERNET_HEADER)
+        if self.min_bytes is not None and self.max_bytes is not None:
+            return self.min_bytes, self.max_bytes
+        raise ValueError("links.ecn has neither pair of thresholds: fabric.thresholds refuses such a file")
 
 
 class Links(_Values):
@@ -153,8 +167,9 @@ class Links(_Values):
         None, gt=0, lt=1, description="a number above 0 and below 1", examples=[0.05]
     )
     ecn: Ecn | None = Field(
-        None, description="a mapping of min_packets, max_packets and headroom", examples=[{"min_packets": 20, "max_packets": 20}]
-    )
+        None, description="a mapping of min_packets and max_packets, or of min_bytes and max_bytes; and headroom",
+        examples=[{"min_packets": 20, "max_packets": 20}],
+    )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,9 @@
 """Shaping of one direction of a link: what is asked, the netlink requests that make it, and what the kernel says it got.
 
-An HTB class limits the rate and one FIFO under it is the queue. With a `floor` there are two classes under it, each with
-a FIFO of its own: packets with the DSCP `PRIORITY` go first, and all others keep that share of the rate at least. The
-same description is built on every interface of every arm, and read back from the kernel before a result may be believed.
+An HTB class limits the rate and one FIFO under it is the queue; where the kernel's RED marks, it sits between the two.
+With a `floor` there are two classes under it, each with a FIFO of its own: packets with the DSCP `PRIORITY` go first and
+are never marked, and all others keep that share of the rate at least. The same description is built on every interface
+of every arm, and read back from the kernel before a result may be believed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
 
-__all__ = ["ETHERNET_HEADER", "PRIORITY", "Shape", "class_requests", "differences", "read_shape", "requests"]
+from fabric.red import Red, red_of
+
+__all__ = ["ETHERNET_HEADER", "PRIORITY", "RED_HANDLE", "Shape", "class_requests", "differences", "read_shape", "red_requests", "requests"]
 
 ETHERNET_HEADER = 14
 PRIORITY = 46  # the DSCP of packets that go first: expedited forwarding (RFC 3246)
@@ -23,6 +26,8 @@ _CLASS = 0x10001  # class 1:1, the rate
 _FIRST, _OTHERS = 0x10010, 0x10020  # classes 1:10 and 1:20 below it, where there is a floor
 _QUEUE, _FIRST_QUEUE = 0x100000, 0x110000  # handles 10: and 11:, the FIFOs
 _IPV4 = 0x0800  # ETH_P_IP
+RED_HANDLE = 0x200000  # handle 20:, RED where there is one
+_BELOW_RED = 0x200001  # 20:1, RED's only class
 _TICK_NS = 64  # PSCHED_TICKS: the unit in which the kernel keeps a burst
 _RATE_TOLERANCE = 1e-4
 
@@ -35,13 +40,14 @@ class Shape:
     """A rate in Mb/s (Ethernet header counted), an MTU in bytes, and a queue limited in packets or in bytes.
 
     `floor` is the share of the rate, 0..1, that packets without priority keep beside those with it, each in a queue of
-    its own; None is one queue for all.
+    its own; None is one queue for all. `red` marks in the queue, with a floor in that of the others.
     """
 
     mbps: float
     mtu: int
     queue_packets: int | None = None
     queue_bytes: int | None = None
+    red: Red | None = None
     floor: float | None = None
 
     @property
@@ -57,12 +63,16 @@ class Shape:
 
 def requests(shape: Shape) -> list[tuple[str, str, dict[str, Any]]]:
     """The calls of pyroute2's `tc` that build the shape: (command, kind, arguments), in order."""
-    fifo, limit = ("pfifo", shape.queue_packets) if shape.queue_packets is not None else ("bfifo", shape.queue_bytes)
-    leaves = [(_QUEUE, _CLASS)] if shape.floor is None else [(_QUEUE, _OTHERS), (_FIRST_QUEUE, _FIRST)]
-    root = ("add", "htb", {"handle": _ROOT, "default": (leaves[0][1] & 0xFFFF)})
-    queues = [("add", fifo, {"handle": handle, "parent": parent, "limit": limit}) for handle, parent in leaves]
-    filters = [] if shape.floor is None else [_filter()]
-    return [root, *(("add-class", "htb", one) for one in class_requests(shape)), *queues, *filters]
+    leaf = _leaf(shape)
+    root = ("add", "htb", {"handle": _ROOT, "default": leaf & 0xFFFF})
+    queue = red_requests(shape) if shape.red else [_fifo(shape, leaf)]
+    first = [] if shape.floor is None else [_fifo(shape, _FIRST, _FIRST_QUEUE), _filter()]
+    return [root, *(("add-class", "htb", one) for one in class_requests(shape)), *queue, *first]
+
+
+def _leaf(shape: Shape) -> int:
+    """The class whose queue holds what has no priority."""
+    return _CLASS if shape.floor is None else _OTHERS
 
 
 def class_requests(shape: Shape) -> list[dict[str, Any]]:
@@ -86,14 +96,32 @@ def _filter() -> tuple[str, str, dict[str, Any]]:
     return ("add-filter", "u32", {"parent": _ROOT, "prio": 1, "protocol": _IPV4, "target": _FIRST, "keys": [key]})
 
 
+def red_requests(shape: Shape) -> list[tuple[str, str, dict[str, Any]]]:
+    """The calls that put the shape's RED in place of a queue, and that queue below it; what waits in the old one is dropped."""
+    if shape.red is None:
+        raise ValueError("a shape without RED")
+    return [("replace", "red", {"handle": RED_HANDLE, "parent": _leaf(shape), **shape.red.arguments()}), _fifo(shape, _BELOW_RED)]
+
+
+def _fifo(shape: Shape, parent: int, handle: int = _QUEUE) -> tuple[str, str, dict[str, Any]]:
+    fifo, limit = ("pfifo", shape.queue_packets) if shape.queue_packets is not None else ("bfifo", shape.queue_bytes)
+    return "add", fifo, {"handle": handle, "parent": parent, "limit": limit}
+
+
 def read_shape(qdiscs: Iterable[Any], classes: Iterable[Any], mtu: int) -> tuple[Shape | None, int]:
     """What one interface really has, from the kernel's answers: (shape, burst in bytes); None where it is not ours."""
+    found, red = list(qdiscs), None
     rates = {item["handle"]: item.get_attr("TCA_OPTIONS").get_attr("TCA_HTB_PARMS") for item in classes}
     leaves = [_OTHERS, _FIRST] if rates.keys() >= {_OTHERS, _FIRST} else [_CLASS]
-    fifos = [qdisc for qdisc in qdiscs if qdisc["parent"] in leaves]
+    reds = [qdisc for qdisc in found if qdisc["parent"] == leaves[0] and qdisc.get_attr("TCA_KIND") == "red"]
+    if reds:
+        if (red := red_of(reds[0])) is None:
+            return None, 0
+        leaves.append(_BELOW_RED)
+    fifos = [qdisc for qdisc in found if qdisc["parent"] in leaves and qdisc not in reds]
     kinds = {fifo.get_attr("TCA_KIND") for fifo in fifos}
     limits = {int(fifo.get_attr("TCA_OPTIONS")["limit"]) for fifo in fifos if kinds <= {"pfifo", "bfifo"}}
-    if _CLASS not in rates or len(fifos) != len(leaves) or len(kinds) != 1 or len(limits) != 1:
+    if _CLASS not in rates or len(fifos) + len(reds) != len(leaves) or len(kinds) != 1 or len(limits) != 1:
         return None, 0
     parms, limit, in_packets = rates[_CLASS], limits.pop(), kinds == {"pfifo"}
     shape = Shape(
@@ -101,7 +129,8 @@ def read_shape(qdiscs: Iterable[Any], classes: Iterable[Any], mtu: int) -> tuple
         mtu=mtu,
         queue_packets=limit if in_packets else None,
         queue_bytes=None if in_packets else limit,
-        floor=rates[_OTHERS]["rate"] / parms["rate"] if len(leaves) > 1 else None,
+        red=red,
+        floor=rates[_OTHERS]["rate"] / parms["rate"] if _OTHERS in leaves else None,
     )
     bursts = [max(one["buffer"], one["cbuffer"]) * _TICK_NS * 1e-9 * one["rate"] for one in rates.values()]
     whole = all(one["ceil"] == parms["rate"] for one in rates.values())
@@ -121,6 +150,8 @@ def differences(asked: Shape, got: Shape | None, burst: int) -> list[str]:
         found.append(f"queue {_queue(got)} instead of {_queue(asked)}")
     if (got.floor is None) != (asked.floor is None) or abs((got.floor or 0) - (asked.floor or 0)) > _RATE_TOLERANCE:
         found.append(f"a floor of {got.floor} instead of {asked.floor}")
+    if got.red != asked.red:
+        found.append(f"marking by {_red(got)} instead of {_red(asked)}")
     if burst > asked.frame:
         found.append(f"burst {burst} bytes, more than one frame of {asked.frame}")
     return found
@@ -128,3 +159,7 @@ def differences(asked: Shape, got: Shape | None, burst: int) -> list[str]:
 
 def _queue(shape: Shape) -> str:
     return f"{shape.queue_packets} packets" if shape.queue_packets is not None else f"{shape.queue_bytes} bytes"
+
+
+def _red(shape: Shape) -> str:
+    return f"RED from {shape.red.min_bytes} to {shape.red.max_bytes} bytes" if shape.red else "no RED"

@@ -89,6 +89,8 @@ class Network:
     down: set[Port] = field(default_factory=set)
     _controller: ControllerAddress | None = None
     on_rate: list[Callable[[Port, float], None]] = field(default_factory=list)  # who is told of a port's new rate
+    _marker: Marker | None = None
+    _marked: set[Port] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.in_force.update(self.shapes)
@@ -121,11 +123,26 @@ class Network:
             raise RunError(f"{len(wrong)} interfaces are not what was asked, the first: {wrong[0]}")
 
     def mark(self, marker: Marker, thresholds: Mapping[Port, Threshold]) -> None:
-        """Have packets marked that leave these ports of switches; after `connect`, which makes their queues."""
-        with IPRoute() as netlink:
+        """Have packets marked that leave these ports of switches; after `connect`, which makes their queues.
+
+        RunError when a port is not what was asked afterwards.
+        """
+        self._marker, self._marked = marker, set(thresholds)
+        with IPRoute() as netlink, _probe_socket() as channel:
             index = _indexes(netlink)
             for port, threshold in thresholds.items():
-                marker.attach(netlink, index[port.interface], port, self.shapes[port], threshold)
+                self.in_force[port] = marker.shaped(self.in_force[port], threshold)
+                marker.attach(netlink, index[port.interface], port, self.in_force[port], threshold)
+            if wrong := _differences(netlink, channel, {port: self.in_force[port] for port in thresholds}):
+                raise RunError(f"{len(wrong)} interfaces do not mark as was asked, the first: {wrong[0]}")
+
+    def set_thresholds(self, thresholds: Mapping[Port, Threshold]) -> None:
+        """Have ports that mark do so at other thresholds, while traffic runs; RunError when the kernel says others."""
+        if self._marker is None or not self._marked.issuperset(thresholds):
+            raise RunError("thresholds can be changed only where something marks")
+        for port, threshold in thresholds.items():
+            self._marker.set(port, threshold)
+            self.in_force[port] = self._marker.shaped(self.in_force[port], threshold)
 
     def hook(self, add: Callable[[Any, int, Port], None]) -> None:
         """Call `add(netlink, index, port)` for every port, in its namespace; after `connect`, which makes their queues."""
@@ -160,6 +177,8 @@ class Network:
                     netlink.tc("change-class", "htb", index, **arguments)
             for tell in self.on_rate:
                 tell(port, mbps)
+            if self._marker and port in self._marked:
+                self._marker.rate_changed(port, self.in_force[port])
         end = time.monotonic()
         for port in ports:
             with self._around(port), IPRoute() as netlink, _probe_socket() as channel:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fabric.delay import NETEM
 from fabric.experiment import Point
+from fabric.graph import Port
 from fabric.journeys import astray
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER, PRIORITY
@@ -26,8 +27,9 @@ def describe_ecn(ecn: Ecn | None) -> str | None:
     """The thresholds in words for a row; None where nothing marks."""
     if ecn is None:
         return None
-    packets = f"{ecn.min_packets}" if ecn.min_packets == ecn.max_packets else f"{ecn.min_packets} to {ecn.max_packets}"
-    return f"{packets} packets" + (f" of a phantom queue at {ecn.headroom:g}" if ecn.headroom else "")
+    unit, least, most = ("bytes", ecn.min_bytes, ecn.max_bytes) if ecn.min_packets is None else ("packets", ecn.min_packets, ecn.max_packets)
+    span = f"{least}" if least == most else f"{least} to {most}"
+    return f"{span} {unit}" + (f" of a phantom queue at {ecn.headroom:g}" if ecn.headroom else "")
 
 
 def unproven(point: Point, seen: Recorded) -> list[str]:
@@ -94,7 +96,7 @@ def _silent(seen: Recorded) -> Iterator[str]:
 def _marking(point: Point, seen: Recorded) -> Iterator[str]:
     yield from _negotiated(seen)
     yield from _marked_when_due(point, seen)
-    yield from _marks_arrived(seen)
+    yield from _marks_arrived(point, seen)
 
 
 def _negotiated(seen: Recorded) -> Iterator[str]:
@@ -106,29 +108,56 @@ def _negotiated(seen: Recorded) -> Iterator[str]:
 def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
     """A queue that was seen over the threshold must have marked, and one that never was over it must not have."""
     assert point.links.ecn is not None
-    frame, queues = point.links.mtu + ETHERNET_HEADER, seen.queues
-    over = (point.links.ecn.max_packets + _SLACK_FRAMES) * frame
+    queues, thresholds = seen.queues, [point.links.ecn.in_bytes(point.links.mtu), *_ordered(seen)]
+    least, most = min(low for low, _ in thresholds), max(high for _, high in thresholds)
+    over = most + _SLACK_FRAMES * (point.links.mtu + ETHERNET_HEADER)
     for place, name in enumerate(queues.interfaces):
         port = seen.network["marking"]["ports"].get(name)
         if port is None:
             continue
         longest = int(queues.backlog_bytes[:, place].max(initial=0))
-        if point.links.ecn.headroom is None and longest > over and port["capable"] and not port["marked"]:
-            yield f"{name} held {longest} bytes, over its threshold, and marked none of {port['capable']} packets"
-        if port["marked"] and port["most_bytes"] <= point.links.ecn.min_packets * frame:
+        if point.links.ecn.headroom is None and point.links.priority_floor is None and longest > over and _marked_none_of(port):
+            yield f"{name} held {longest} bytes, over its threshold, and marked none of {_marked_none_of(port)} packets"
+        if port["marked"] and port["most_bytes"] is not None and port["most_bytes"] <= least:
             yield f"{name} marked {port['marked']} packets and never held more than {port['most_bytes']} bytes"
 
 
-def _marks_arrived(seen: Recorded) -> Iterator[str]:
+def _ordered(seen: Recorded) -> list[tuple[int, int]]:
+    """The thresholds that a controller ordered."""
+    return [(order["min_bytes"], order["max_bytes"]) for order in in_force(seen) if order["do"] == "ecn"]
+
+
+def _marked_none_of(port: Mapping[str, Any]) -> int:
+    """Of how many packets that it could have marked a port marked none; 0 when it marked some, or could not.
+
+    RED does not count those; but each that came over its threshold, and when none did it has not judged at all.
+    """
+    if port["marked"]:
+        return 0
+    if port["capable"] is None:
+        return 0 if port["not_capable"] else int(port["packets"])
+    return int(port["capable"])
+
+
+def _marks_arrived(point: Point, seen: Recorded) -> Iterator[str]:
     """Hosts must have received every mark, but for those that a queue dropped after it was marked.
 
     What stood in the queue of a link that an event took down is gone uncounted: then there is no least.
     """
-    marking = seen.network["marking"]
-    marked = sum(port["marked"] for port in marking["ports"].values())
-    received, lost = sum(marking["ce_received"].values()), int(seen.queues.drops[-1].sum())
+    ports, received = seen.network["marking"]["ports"], sum(seen.network["marking"]["ce_received"].values())
+    marked, lost = sum(port["marked"] for port in ports.values()), int(seen.queues.drops[-1].sum())
     if (delay := seen.network.get("delay")) and delay["by"] == NETEM:  # it loses, and holds back, before the host counts
         lost += delay["lost"] + delay["waiting"]
-    least = 0 if any(one.event.do == "down" for one in seen.happened) else marked - lost
+    least = 0 if any(one.event.do == "down" for one in seen.happened) else _distinct(point, ports) - lost
     if not least <= received <= marked:
         yield f"queues marked {marked} packets, hosts received {received} with CE, and queues dropped {lost}"
+
+
+def _distinct(point: Point, ports: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many packets were marked at least. RED counts one that came marked again, but none passes two ports to hosts, or one port twice."""
+    if all(port["marked_before"] is not None for port in ports.values()):
+        return sum(port["marked"] for port in ports.values())
+    fabric = point.fabric
+    last = {nearest.interface for host in fabric.hosts for nearest in (fabric.peer[Port(host.name, nic.port)] for nic in host.nics)}
+    marked = {name: int(port["marked"]) for name, port in ports.items()}
+    return max(sum(count for name, count in marked.items() if name in last), max(marked.values(), default=0))

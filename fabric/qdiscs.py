@@ -40,7 +40,8 @@ FIELDS = ("backlog_bytes", "backlog_packets", "drops", "sent_bytes", "sent_packe
 _NETLINK_ROUTE, _RTM_NEWQDISC, _RTM_GETQDISC = 0, 36, 38
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
-_TCA_STATS2, _TCA_STATS_BASIC, _TCA_STATS_QUEUE = 7, 1, 3
+_TCA_KIND, _TCA_STATS2, _TCA_STATS_BASIC, _TCA_STATS_QUEUE, _TCA_STATS_APP = 1, 7, 1, 3, 4
+_RED, _RED_MARKED = b"red\0", 12  # offset in struct tc_red_xstats, linux/pkt_sched.h
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _PARENT_ROOT = 0xFFFFFFFF
 _MAJOR = 0xFFFF0000
@@ -81,13 +82,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Qdisc:
-    """A qdisc's message: its identity, and the byte offsets of its two statistics' payloads."""
+    """A qdisc's message: its identity, and the byte offsets of its two statistics' payloads; of RED's own as well, else 0."""
 
     ifindex: int
     handle: int
     parent: int
     basic: int
     queue: int
+    red: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Layout:
     `found` are the columns of the interfaces that were there, ascending: n of them, with m leaves in all. `at` are
     positions in 32-bit words, gathered at once because each numpy call costs: two of each interface's sent bytes, one
     of each word of `headers`, m of each of a leaf's three figures, one of each interface's sent packets.
+    `marking` are the columns with a RED, and the positions of how many it marked.
     """
 
     size: int
@@ -104,6 +107,7 @@ class Layout:
     at: Index
     headers: bytes
     first_leaf: Index
+    marking: Mapping[int, int]
 
     def gather(self, words: Words, size: int) -> Rows | None:
         """The counters of the found interfaces, a list for each of `FIELDS`; None when the headers have changed."""
@@ -130,7 +134,7 @@ def learn(buffer: bytes | bytearray, segments: Sequence[Segment]) -> Layout:
             headers += _header_words(at, kind)
             if kind == _RTM_NEWQDISC and _TCMSG.unpack_from(buffer, at + 16)[1] in segment.column:
                 qdisc = _qdisc(buffer, at, length)
-                headers += [qdisc.basic // 4 - 1, qdisc.queue // 4 - 1]
+                headers += [place // 4 - 1 for place in (qdisc.basic, qdisc.queue, qdisc.red) if place]
                 qdiscs.setdefault(segment.column[qdisc.ifindex], []).append(qdisc)
         for column, those in qdiscs.items():
             for root in [qdisc for qdisc in those if qdisc.parent == _PARENT_ROOT][:1]:
@@ -153,6 +157,7 @@ def _layout(
         at=_index([*sent_bytes, *headers, *figures, *sent_packets]),
         headers=np.frombuffer(buffer, np.uint32, size // 4).take(_index(headers)).tobytes(),
         first_leaf=_index([0, *accumulate(len(leaves) for _, leaves in queues.values())][:-1]),
+        marking={column: (leaf.red + _RED_MARKED) // 4 for column, (_, leaves) in queues.items() for leaf in leaves if leaf.red},
     )
 
 
@@ -197,11 +202,14 @@ def _attributes(buffer: bytes | bytearray, at: int, end: int) -> dict[int, tuple
 
 def _qdisc(buffer: bytes | bytearray, at: int, length: int) -> _Qdisc:
     _, ifindex, handle, parent, _ = _TCMSG.unpack_from(buffer, at + 16)
-    begin, size = _attributes(buffer, at + 36, at + length).get(_TCA_STATS2, (0, 0))
+    attributes = _attributes(buffer, at + 36, at + length)
+    begin, size = attributes.get(_TCA_STATS2, (0, 0))
     stats = _attributes(buffer, begin, begin + size)
     if _TCA_STATS_BASIC not in stats or _TCA_STATS_QUEUE not in stats:
         raise RunError(f"netlink: qdisc {handle >> 16:x}: of ifindex {ifindex} came without statistics")
-    return _Qdisc(ifindex, handle, parent, stats[_TCA_STATS_BASIC][0], stats[_TCA_STATS_QUEUE][0])
+    name, letters = attributes.get(_TCA_KIND, (0, 0))
+    red = stats.get(_TCA_STATS_APP, (0, 0))[0] if buffer[name : name + letters] == _RED else 0
+    return _Qdisc(ifindex, handle, parent, stats[_TCA_STATS_BASIC][0], stats[_TCA_STATS_QUEUE][0], red)
 
 
 class QueueReader:
@@ -215,6 +223,7 @@ class QueueReader:
         self.watched = tuple(watched)
         self._rows: Rows = [[0] * len(self.watched) for _ in FIELDS]
         self._layout: Layout | None = None
+        self._marked = [0] * len(self.watched)
         self._resize(4 * _CHUNK)
         columns: dict[int, list[int]] = {}
         for column, one in enumerate(self.watched):
@@ -248,6 +257,12 @@ class QueueReader:
             assert rows is not None  # a layout fits what it was learnt from
         self._rows = self._filled(rows, self._layout.found) if self._layout and self.gone else rows
         return self._rows
+
+    def marked(self) -> list[int]:
+        """Packets that RED had marked at the last reading, by watched interface; 0 where there is none."""
+        for column, word in (self._layout.marking if self._layout else {}).items():
+            self._marked[column] = int(self._words[word])
+        return list(self._marked)
 
     def _filled(self, rows: Rows, found: tuple[int, ...]) -> Rows:
         """The rows of the found columns, widened to all of them."""

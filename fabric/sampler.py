@@ -22,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from fabric.qdiscs import FIELDS, QueueReader, Watched
 
 __all__ = ["CpuReader", "Request", "cpu_shares", "machine_ticks", "main", "next_due", "read_request", "sample", "thread_shares"]
 
+_BY_RED = {"qdisc": "red"}  # as fabric.markers tells it
 _STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 _PR_SET_PDEATHSIG = 1
 _FLUSH_NS = 500_000_000  # what a crash can lose
@@ -79,7 +80,7 @@ def sample(folder: Path, request: Request) -> None:
     ):
         ready = folder / "ready"
         names = [one.interface for one in request.interfaces]
-        marks = MarkReader(request.marks, names) if request.marks else None
+        marks = _marks(request.marks, names, queues)
         fields = (*FIELDS, "marks") if marks else FIELDS
         header = {"interfaces": names, "fields": fields, "period_ms": request.period_ms}
         queue_file.write(json.dumps(header) + "\n")
@@ -135,8 +136,8 @@ def read_request(path: Path) -> Request:
     parent = data.get("parent")
     _require(parent is None or _is_pid(parent), path, "parent", parent, "a process id, above 0")
     marks = data.get("marks")
-    fine = marks is None or (isinstance(marks, dict) and set(marks) == {"map", "ports"} and isinstance(marks["ports"], dict))
-    _require(fine, path, "marks", marks, '{"map": NUMBER, "ports": {NAME: NUMBER}}')
+    fine = marks in (None, _BY_RED) or (isinstance(marks, dict) and set(marks) == {"map", "ports"} and isinstance(marks["ports"], dict))
+    _require(fine, path, "marks", marks, '{"map": NUMBER, "ports": {NAME: NUMBER}}, or {"qdisc": "red"}')
     return Request(
         period_ms=_number(data, path, "period_ms", 50, 1),
         # /proc/stat counts hundredths of a second: a shorter interval would hold too few of them.
@@ -181,10 +182,17 @@ def _require(fine: object, path: Path, key: str, got: object, accepted: str) -> 
         raise RequestError(f"{path}: {key + ': ' if key else ''}got {json.dumps(got)[:80]}; accepted: {accepted}")
 
 
-def _queue_line(queues: QueueReader, marks: MarkReader | None, now: int, due: int, missed: int) -> str:
+def _marks(asked: Mapping[str, Any] | None, names: list[str], queues: QueueReader) -> Callable[[], list[int]] | None:
+    """How marks are read, after each reading of the queues: from our program's map, or from among RED's counters."""
+    if not asked:
+        return None
+    return queues.marked if asked == _BY_RED else MarkReader(asked, names).read
+
+
+def _queue_line(queues: QueueReader, marks: Callable[[], list[int]] | None, now: int, due: int, missed: int) -> str:
     # A list of integers prints as JSON writes it; json.dumps takes twice the time, and this is done 20 times a second.
     rows = "".join(f', "{name}": {row}' for name, row in zip(FIELDS, queues.read(), strict=True))
-    rows += f', "marks": {marks.read()}' if marks else ""
+    rows += f', "marks": {marks()}' if marks else ""
     gone = f', "gone": {json.dumps(queues.gone)}' if queues.gone else ""
     return f'{{"t": {now / 1e9}, "late_ms": {(now - due) / 1e6:.3f}, "missed": {missed}{rows}{gone}}}\n'
 

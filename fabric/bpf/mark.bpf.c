@@ -16,11 +16,15 @@
 #define SECOND 1000000000ULL
 #define NEXT_PROGRAM (-1) /* TC_ACT_UNSPEC */
 #define PORTS 4096
+#define DSCP 0xfc
+#define PRIORITY (46 << 2) /* fabric.links.PRIORITY */
+#define BY_PHANTOM 1
+#define SPARES_PRIORITY 2
 
 struct asked {
 	u64 bytes_per_second;
 	u32 min_bytes, max_bytes;
-	u32 phantom; /* 1: judge by the phantom queue even where the true one can be seen */
+	u32 flags; /* BY_PHANTOM: even where the true queue can be seen; SPARES_PRIORITY: such packets wait in another queue */
 	u32 limit_bytes;
 };
 
@@ -28,6 +32,7 @@ struct seen {
 	struct bpf_spin_lock lock;
 	u32 unused;
 	u64 empty_at; /* when the phantom queue would have drained, in ns */
+	u64 bytes_per_second; /* the rate that this was reckoned with */
 	u64 packets, capable, marked, marked_before, not_capable, bytes, most_bytes;
 };
 
@@ -65,6 +70,12 @@ static __always_inline u64 phantom_backlog(struct seen *port, const struct asked
 	if (port->empty_at < now)
 		port->empty_at = now;
 	waiting = port->empty_at - now;
+	if (port->bytes_per_second && port->bytes_per_second != want->bytes_per_second) {
+		/* A link that got another rate: what waits are bytes, which now take another time. */
+		waiting = waiting * port->bytes_per_second / want->bytes_per_second;
+		port->empty_at = now + waiting;
+	}
+	port->bytes_per_second = want->bytes_per_second;
 	backlog = waiting * want->bytes_per_second / SECOND;
 	/* What the true queue drops would otherwise wait in the phantom one for ever. */
 	if (!want->limit_bytes || backlog < want->limit_bytes)
@@ -94,7 +105,7 @@ int mark(struct __sk_buff *packet)
 	if (!want || !port || !want->bytes_per_second)
 		return NEXT_PROGRAM;
 #ifdef TRUE_QUEUE
-	backlog = want->phantom ? phantom_backlog(port, want, packet->wire_len) : true_backlog(packet);
+	backlog = want->flags & BY_PHANTOM ? phantom_backlog(port, want, packet->wire_len) : true_backlog(packet);
 #else
 	backlog = phantom_backlog(port, want, packet->wire_len);
 #endif
@@ -103,6 +114,8 @@ int mark(struct __sk_buff *packet)
 	if (backlog > port->most_bytes)
 		port->most_bytes = backlog;
 	if (packet->protocol != bpf_htons(IPV4) || bpf_skb_load_bytes(packet, ETHERNET, word, 2))
+		return NEXT_PROGRAM;
+	if (want->flags & SPARES_PRIORITY && (word[1] & DSCP) == PRIORITY)
 		return NEXT_PROGRAM;
 	ecn = word[1] & ECT;
 	if (ecn)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fabric.keys import ETHERNET_HEADER, Ecn
 from fabric.plots.frame import GREY, Floats, Plot, Table, arms_of, grouped, lay_out
 from fabric.plots.utilisation import heading, with_telemetry
 from fabric.results import Row
@@ -32,7 +33,7 @@ class _Queue:
     t: Floats
     packets: Ints
     marked: Ints | None
-    thresholds: tuple[int, ...]
+    thresholds: tuple[float, ...]
 
 
 def _pick(folder: Path, rows: Sequence[Row]) -> list[Row]:
@@ -58,12 +59,19 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
 def _queue(point: Path, port: str) -> _Queue:
     queues = read_queues(point / "telemetry" / "queues.jsonl")
     column, step = queues.interfaces.index(port), -(-len(queues.t) // SAMPLES)
-    ecn = json.loads((point / "point.json").read_text())["links"]["ecn"] if (point / "point.json").is_file() else None
     marked = None if queues.marks is None else np.diff(queues.marks[::step, column], prepend=queues.marks[0, column])
     return _Queue(
         port, queues.t[::step] - queues.t[0], queues.backlog_packets[::step, column], marked,
-        tuple(sorted({ecn["min_packets"], ecn["max_packets"]})) if ecn else (),
+        _thresholds(point / "point.json"),
     )  # fmt: skip
+
+
+def _thresholds(described: Path) -> tuple[float, ...]:
+    """Where a point's queues begin to mark and are certain to, in full frames, which are the figure's unit; () where none marks."""
+    links: dict[str, Any] = json.loads(described.read_text())["links"] if described.is_file() else {"ecn": None}
+    if not links["ecn"]:
+        return ()
+    return tuple(sorted({nbytes / (links["mtu"] + ETHERNET_HEADER) for nbytes in Ecn(**links["ecn"]).in_bytes(links["mtu"])}))
 
 
 def _panel(axis: Any, queue: _Queue) -> None:

@@ -240,7 +240,39 @@ CASES: dict[str, tuple[str, str]] = {
     "ecn without an end": (
         changed(links="links: {mbps: 20, ecn: {min_packets: 5}}"),
         "bad.yaml:3: links.ecn.max_packets: got nothing; accepted: a whole number from 1 to 100000; add e.g. "
-        "max_packets: 20",
+        "max_packets: 5",
+    ),
+    "ecn in bytes without a beginning": (
+        changed(links="links: {mbps: 20, ecn: {max_bytes: 30000}}"),
+        "bad.yaml:3: links.ecn.min_bytes: got nothing; accepted: a whole number from 1 to 2^30; add e.g. min_bytes: 30000",
+    ),
+    "ecn without thresholds": (
+        changed(links="links: {mbps: 20, ecn: {headroom: 0.95}}"),
+        "bad.yaml:3: links.ecn.min_packets: got nothing; accepted: min_packets and max_packets, or min_bytes and max_bytes; "
+        "add e.g. min_packets: 20 and max_packets: 20",
+    ),
+    "ecn in packets and in bytes": (
+        changed(links="links: {mbps: 20, ecn: {min_packets: 5, max_bytes: 30000}}"),
+        "bad.yaml:3: links.ecn.max_bytes: got 30000; accepted: min_packets and max_packets, or min_bytes and max_bytes, "
+        "not some of each; remove max_bytes, or the thresholds in packets",
+    ),
+    "ecn of no bytes": (
+        changed(links="links: {mbps: 20, ecn: {min_bytes: 0, max_bytes: 30000}}"),
+        "bad.yaml:3: links.ecn.min_bytes: got 0; accepted: a whole number from 1 to 2^30; write e.g. min_bytes: 30000",
+    ),
+    "ecn in bytes upside down": (
+        changed(links="links: {mbps: 20, ecn: {min_bytes: 9000, max_bytes: 5000}}"),
+        "bad.yaml:3: links.ecn.max_bytes: got 5000; accepted: at least min_bytes, which is 9000; write e.g. max_bytes: 9000",
+    ),
+    "ecn in bytes above a queue in packets": (
+        changed(links="links: {mbps: 20, queue_packets: 10, ecn: {min_bytes: 15141, max_bytes: 15141}}"),
+        "bad.yaml:3: links.ecn.min_bytes: got 15141; accepted: at most the queue, which is 15140 bytes, or nothing is ever "
+        "marked; lower it",
+    ),
+    "ecn in packets above a queue in bytes": (
+        changed(links="links: {mbps: 20, queue_bytes: 15140, ecn: {min_packets: 11, max_packets: 11}}"),
+        "bad.yaml:3: links.ecn.min_packets: got 11; accepted: at most queue_bytes, which is 10 full frames, or nothing is ever "
+        "marked; lower it",
     ),
     "ecn upside down": (
         changed(links="links: {mbps: 20, ecn: {min_packets: 9, max_packets: 5}}"),

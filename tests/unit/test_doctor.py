@@ -97,7 +97,7 @@ def test_what_only_root_can_try_is_unknown_to_others() -> None:
     measured = [finding for finding in findings(unknown) if "is built of it" in finding.reason and finding.reason.startswith("telemetry")]
     assert {finding.got for finding in measured} == {"needs root to try"} and len(measured) == len(MEASURING)
     tried = [finding for finding in findings(unknown) if finding.name.startswith(("qdisc", "network", "ecn", "link"))]
-    assert len(tried) == len(RICH) - len(BPF) - 1 + 1  # both ways to delay are one finding, all of BPF's marks too
+    assert len(tried) == len(RICH.keys() - {*BPF, "red", "netem", "nfqueue"}) + 2  # all marks are one finding, both ways to delay another
     assert {(finding.ok, finding.got, finding.remedy) for finding in tried} == {
         (False, "needs root to try", "use sudo to find out")
     }
@@ -125,7 +125,7 @@ def test_what_a_kernel_can_do_is_not_refused(tmp_path: Path) -> None:
         ),
         (
             "ecn: {min_packets: 20, max_packets: 30}", SMALL,
-            "links.ecn: marking needs BPF, and this kernel (6.18.0-small) refused it: it cannot be loaded by this kernel: no BTF; "
+            "links.ecn: marking needs RED or BPF, and this kernel (6.18.0-small) refused it: it cannot be loaded by this kernel: no BTF; "
             "remedy: leave it out, or use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)",
         ),
         (
@@ -200,9 +200,21 @@ def test_dctcp_is_the_kernels_or_ours(tmp_path: Path) -> None:
 
 def test_a_phantom_queue_marks_where_the_true_one_cannot_be_seen(tmp_path: Path) -> None:
     """An older kernel: said so, not refused."""
-    older = replace(DEBIAN, trials={**RICH, "mark.o": "unknown func bpf_cast_to_kern_ctx"})
+    older = replace(DEBIAN, trials={**RICH, "red": "Specified qdisc kind is unknown.", "mark.o": "unknown func bpf_cast_to_kern_ctx"})
     assert refusals(points(tmp_path, "ecn: {min_packets: 20, max_packets: 20}"), older) == []
     assert named(findings(replace(FINE, kernel=older)))["ecn marking"].got == "by a phantom queue (BPF)"
+
+
+def test_red_goes_before_bpf_but_not_with_a_headroom(tmp_path: Path) -> None:
+    """A kernel with RED and without BPF marks; it has no phantom queue, and the line says so once."""
+    assert named(findings(FINE))["ecn marking"].got == "by the queue itself (RED)"
+    only_red = replace(SMALL, trials={**BARE, "red": ""})
+    assert refusals(points(tmp_path, "ecn: {min_bytes: 30000, max_bytes: 30000}"), only_red) == []
+    asked = points(tmp_path, "ecn: {min_packets: 20, max_packets: 20, headroom: 0.95}") * 2
+    assert refusals(asked, only_red) == [
+        "links.ecn.headroom: a phantom queue needs BPF, and this kernel (6.18.0-small) refused it: it cannot be loaded by this "
+        "kernel: no BTF; remedy: leave it out, or use a kernel with BPF and BTF (Linux 6.10 or later has all that is asked of it)"
+    ]
 
 
 def test_many_points_that_ask_the_same_make_one_line(tmp_path: Path) -> None:

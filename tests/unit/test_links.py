@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fabric.links import Shape, class_requests, differences, read_shape, requests
+from fabric.red import Red
 
 ASKED = Shape(mbps=20, mtu=9000, queue_packets=50)
 TICK_NS = 64
@@ -28,6 +29,13 @@ class Answer(dict[str, Any]):
 def fifo(kind: str = "pfifo", limit: int = 50, parent: int = 0x10001) -> Answer:
     """A queue as the kernel dumps it."""
     return Answer({"parent": parent}, {"TCA_KIND": kind, "TCA_OPTIONS": {"limit": limit}})
+
+
+def red(limit: int = 0, wlog: int = 0, probability: int = 0xFFFFFFFF, flags: int | None = 9, qth_max: int = 45_421) -> Answer:
+    """A RED as the kernel dumps it; flags 1 and 8 are ECN and to drop nothing, None a kernel that does not know the latter."""
+    parms = {"limit": limit, "qth_min": 30_281, "qth_max": qth_max, "Wlog": wlog, "Plog": 0, "Scell_log": 0, "flags": 1}
+    options = {"TCA_RED_PARMS": parms, "TCA_RED_MAX_P": probability, "TCA_RED_FLAGS": flags and {"bits": flags, "meant": 15}}
+    return Answer({"parent": 0x10001}, {"TCA_KIND": "red", "TCA_OPTIONS": Answer({}, options)})
 
 
 def htb_class(rate: int = 2_500_000, ceil: int = 2_500_000, burst: int = 9014, handle: int = 0x10001) -> Answer:
@@ -181,3 +189,36 @@ def test_one_queue_for_all_is_not_two() -> None:
     """Nor two one."""
     assert differences(WITH_FLOOR, ASKED, 9014) == ["a floor of None instead of 0.05"]
     assert differences(ASKED, WITH_FLOOR, 9014) == ["a floor of 0.05 instead of None"]
+MARKING = replace(ASKED, red=Red(30_280, 45_420))
+
+
+def test_red_sits_between_the_rate_and_its_queue() -> None:
+    """It has no queue of its own (limit 0), no memory (Wlog 0), and marks *at* one byte more than we mark above."""
+    assert requests(MARKING)[2:] == [
+        ("replace", "red", {
+            "handle": 0x200000, "parent": 0x10001, "limit": 0, "qth_min": 30_281, "qth_max": 45_421,
+            "Wlog": 0, "Plog": 0, "Scell_log": 0, "flags": 0,
+        }),
+        ("add", "pfifo", {"handle": 0x100000, "parent": 0x200001, "limit": 50}),
+    ]  # fmt: skip
+
+
+def test_red_is_read_back_with_the_queue_below_it() -> None:
+    """As it was asked, and told apart from a queue that does not mark."""
+    below = fifo(parent=0x200001)
+    assert read_shape([red(), below], [htb_class()], 9000) == (MARKING, 9013)
+    assert differences(ASKED, MARKING, 9014) == ["marking by RED from 30280 to 45420 bytes instead of no RED"]
+    other = read_shape([red(qth_max=60_001), below], [htb_class()], 9000)[0]
+    assert differences(MARKING, other, 9014) == ["marking by RED from 30280 to 60000 bytes instead of RED from 30280 to 45420 bytes"]
+    assert differences(MARKING, ASKED, 9014) == ["marking by no RED instead of RED from 30280 to 45420 bytes"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [[red(limit=9), fifo(parent=0x200001)], [red(wlog=9), fifo(parent=0x200001)], [red(probability=1 << 31), fifo(parent=0x200001)],
+     [red(flags=1), fifo(parent=0x200001)], [red(flags=None), fifo(parent=0x200001)], [red()], [red(), fifo()]],
+    ids=["a queue of its own", "averages", "marks too few", "drops", "an older kernel", "nothing below", "beside it"],
+)  # fmt: skip
+def test_another_red_is_no_shape(found: list[Answer]) -> None:
+    """One that would drop, or judge by an average, must not pass for ours."""
+    assert read_shape(found, [htb_class()], 9000)[0] is None

@@ -69,7 +69,7 @@ def marking(folder: Path) -> str:
             sample["marks"] = [int(number >= 5), *[0] * (len(header["interfaces"]) - 1)]
         text = "".join(json.dumps(line) + "\n" for line in (header, *samples))
         (point / "telemetry" / "queues.jsonl").write_text(text)
-        (point / "point.json").write_text(json.dumps({"links": {"ecn": {"min_packets": 3, "max_packets": 7}}}))
+        (point / "point.json").write_text(json.dumps({"links": {"mtu": 1500, "ecn": {"min_bytes": 4542, "max_bytes": 10598}}}))
         lines = [{**line, "busiest_port": port} if line["point"] == point.name else line for line in lines]
     (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(port)
@@ -133,6 +133,7 @@ def test_a_queue_is_drawn_with_its_thresholds_and_marks(folder: Path) -> None:
     assert [number for number, line in enumerate(lines) if line["marked"] == "1"] == [5]
     drawn = texts(folder, "queues")
     assert f"packets in {port}" in drawn and "ticks below: samples in which it marked" in drawn
+    assert "dashed: where marking begins, and where it is certain" in drawn
 
 
 def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fabric.events import Happened, Timed
 from fabric.experiment import Point
+from fabric.graph import Fabric, FabricBuilder
 from fabric.journeys import Journey
 from fabric.keys import Ecn, Links, Transport
 from fabric.proofs import describe_ecn, unproven
@@ -51,6 +52,7 @@ class Asked:
     """The parts of a point that the proofs read."""
 
     def __init__(self, ecn: Ecn | None, negotiate: bool | None = None) -> None:
+        self.fabric: Fabric | None = None
         self.links = Links(mbps=20, ecn=ecn)
         self.transport = Transport(ecn=negotiate)
 
@@ -142,6 +144,7 @@ def test_thresholds_in_words() -> None:
     """As a row has them."""
     assert describe_ecn(None) is None
     assert describe_ecn(STEP) == "20 packets"
+    assert describe_ecn(Ecn(min_bytes=30_000, max_bytes=30_000)) == "30000 bytes"
     assert describe_ecn(Ecn(min_packets=5, max_packets=9, headroom=0.95)) == "5 to 9 packets of a phantom queue at 0.95"
 
 
@@ -222,3 +225,53 @@ def test_marks_that_the_delay_line_lost_are_missed_by_nobody(by: str, received: 
     seen.network["delay"] = {"by": by, "lost": 3, "waiting": 2} if by == "netem" else {"by": by}
     seen.network["marking"]["ce_received"] = {"h0": received}
     assert (told(seen) == []) == fine
+
+
+@pytest.mark.parametrize(("nbytes", "found"), [(27 * FRAME, 1), (28 * FRAME, 0)])
+def test_thresholds_in_bytes_are_judged_like_those_in_packets(nbytes: int, found: int) -> None:
+    """The queue held thirty frames and marked nothing: too many over the first, within the slack of two over the second."""
+    seen = Seen()
+    seen.port["marked"] = 0
+    seen.network["marking"]["ce_received"] = {"h0": 0}
+    assert len(told(seen, Ecn(min_bytes=nbytes, max_bytes=nbytes))) == found
+
+
+class TwoSwitches(Seen):
+    """A record by RED of a fabric with two switches: each of 60 marks was met again at the last port, and counted again there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        unknown = {"capable": None, "marked_before": None, "most_bytes": None, "packets": 900, "bytes": 1, "not_capable": 5}
+        ports = {"left-eth1": {**unknown, "marked": 60}, "right-eth2": {**unknown, "marked": 60}}
+        self.network["marking"] = {"by": "red", "ports": ports, "ce_received": {"h2": 60}}
+
+
+def told_by_red(seen: Seen) -> list[str]:
+    """What is not proven, on two switches, left and right, with two hosts each."""
+    build = FabricBuilder("line", {})
+    left, right = build.switch("left"), build.switch("right")
+    build.link(left, right)
+    for name, switch in (("h0", left), ("h1", left), ("h2", right), ("h3", right)):
+        build.link(build.host(name), switch)
+    asked = Asked(STEP)
+    asked.fabric = build.fabric()
+    return unproven(cast(Point, asked), cast(Recorded, seen))
+
+
+def test_what_red_counted_twice_arrives_once() -> None:
+    """As many as either port marked must have come, less what was dropped, and not more than both together."""
+    seen = TwoSwitches()
+    assert told_by_red(seen) == []
+    for received, found in ((59, 1), (120, 0), (121, 1)):
+        seen.network["marking"]["ce_received"] = {"h2": received}
+        assert len(told_by_red(seen)) == found
+
+
+def test_a_red_that_judged_nothing_is_found() -> None:
+    """A queue over its threshold met packets, and none of them counts as over it; one that no packet of could be marked is fine."""
+    seen = TwoSwitches()
+    seen.queues = replace(seen.queues, interfaces=("left-eth1", "h0-eth0"))
+    seen.network["marking"]["ports"]["left-eth1"].update(marked=0, not_capable=0)
+    assert told_by_red(seen) == ["left-eth1 held 45420 bytes, over its threshold, and marked none of 900 packets"]
+    seen.network["marking"]["ports"]["left-eth1"]["not_capable"] = 7
+    assert told_by_red(seen) == []

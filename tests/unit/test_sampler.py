@@ -66,6 +66,16 @@ def test_a_recorded_dump_gives_what_tc_printed(dump: bytes, shown: dict[str, Any
     assert rows == {field: [expected(shown, name)[field] for name in names] for field in FIELDS}
 
 
+def test_marks_are_read_from_among_the_counters_of_red() -> None:
+    """A dump of Debian's 6.1 kernel: a burst into HTB over RED over a pfifo, which dropped eight, and one more until `tc` looked."""
+    dump, shown = (DATA / "qdisc_dump_red.bin").read_bytes(), json.loads((DATA / "qdisc_dump_red.json").read_text())
+    layout = learnt(dump, shown, "r0-eth2", "r0-eth1")
+    [red] = [qdisc for qdisc in shown["qdiscs"] if qdisc["kind"] == "red"]
+    assert {column: int(np.frombuffer(dump, np.uint32)[word]) for column, word in layout.marking.items()} == {1: red["marked"]} == {1: 37}
+    rows = gathered(dump, layout)
+    assert rows is not None and {key: row[1] for key, row in rows.items()} == {**expected(shown, "r0-eth1"), "drops": 8}
+
+
 def test_the_recording_holds_backlog_and_drops(shown: dict[str, Any]) -> None:
     """The recorded moment is one where a wrong position would show: all figures differ from 0 and from each other."""
     figures = expected(shown, "q1-eth1").values()
@@ -199,6 +209,8 @@ def test_a_good_request_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(GOOD))
     request = read_request(path)
     assert request == sampler.Request(20.0, 100.0, (Watched("lo", 0),), {"switch": 1}, None)
+    path.write_text(json.dumps({**GOOD, "marks": {"qdisc": "red"}}))
+    assert read_request(path).marks == {"qdisc": "red"}
     path.write_text('{"interfaces": [{"interface": "lo"}]}')
     assert read_request(path) == sampler.Request(50.0, 250.0, (Watched("lo", 0),), {}, None)
 
@@ -215,6 +227,7 @@ def test_a_good_request_is_read(tmp_path: Path) -> None:
         ({"interfaces": [{"interface": "lo", "pid": -1}]}, r"interfaces\[0\].pid: got -1"),
         ({"processes": {"switch": "1"}}, 'processes.switch: got "1"; accepted: a process id'),
         ({"parent": 0}, "parent: got 0"),
+        ({"marks": {"qdisc": "fq"}}, 'marks: got {"qdisc": "fq"}; accepted: {"map": NUMBER'),
         ({"preiod_ms": 50}, "preiod_ms.*accepted: period_ms"),
     ],
 )
