@@ -21,6 +21,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fabric.congestion import is_file, located, uncompiled
 from fabric.endpoints import OURS
 from fabric.errors import FabricError
 from fabric.experiment import Point
@@ -28,6 +29,7 @@ from fabric.kernel import has_module, new_network_namespace, read_sysctl
 from fabric.libbpf import BpfObject, objects
 from fabric.links import Shape, differences, read_shape, requests
 from fabric.sandbox import leftovers
+from fabric.transports import asked_tcps
 
 __all__ = ["Finding", "Kernel", "Machine", "Software", "examine", "findings", "refusals", "trials"]
 
@@ -138,7 +140,8 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     `kernel` is the one to judge by, this machine's by default. Only what is asked for is tried.
     """
     asked = {(key, _shown(value)) for point in points for key in BUILT_OF if (value := getattr(point.links, key))}
-    tcps = {point.transport.tcp for point in points}
+    every = {(tcp, point.base) for point in points for _, tcp in asked_tcps(point)}
+    tcps = {tcp for tcp, _ in every if not is_file(tcp)}
     marked = any(point.links.ecn for point in points)
     if kernel is None:
         ours = {OURS[tcp][1] for tcp in tcps & OURS.keys()}
@@ -146,6 +149,7 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     lines = [_refused_link(key, value, kernel) for key, value in sorted(asked)]
     lines += [_refused_marking(kernel)] if marked else []
     lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
+    lines += sorted({uncompiled(located(tcp, base)) for tcp, base in every if is_file(tcp)})
     return [line for line in lines if line]
 
 
