@@ -22,7 +22,7 @@ from fabric.results import Row
 from fabric.transports import Job, jobs, settings
 from fabric.workload import Workload
 
-__all__ = ["moved_nothing", "refusal"]
+__all__ = ["moved_nothing", "refusal", "sockets_differ"]
 
 _ACCOUNTED = 0.98  # of the ideal: nothing real is faster
 _REFERENCE = 0.97
@@ -34,7 +34,7 @@ _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no has
 def refusal(point: Point, work: Workload, seen: Recorded, row: Row) -> str | None:
     """Why the row would say nothing; None when it may be reported."""
     checks: Sequence[str | None] = (
-        _shapers_differ(seen), _sysctls_differ(point, seen), _routes_differ(seen), _sockets_differ(point, work, seen), _telemetry_is_empty(seen),
+        _shapers_differ(seen), _sysctls_differ(point, seen), _routes_differ(seen), sockets_differ(point, work, seen), _telemetry_is_empty(seen),
         _events_are_missing(point, seen), _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
         _blocking_reference(row),
     )  # fmt: skip
@@ -68,7 +68,7 @@ def _name_of(tcp: str, seen: Recorded) -> str:
     return str(known.get(tcp, tcp))
 
 
-def _sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
+def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
     """Each end is judged by what its job on its host was asked for: congestion control, smallest timeout, largest window."""
     if not seen.sockets:
         return "no socket reported its congestion control"

@@ -15,7 +15,7 @@ from fabric.errors import RequestError
 from fabric.experiment import Point, load_experiment
 from fabric.keys import Sockets, Transport
 from fabric.recorded import Recorded
-from fabric.refusals import _sockets_differ
+from fabric.refusals import sockets_differ
 from fabric.routes import MAIN, Metrics
 from fabric.transports import Settings, describe_transport, jobs, refuse_unmarked, settings, transport_record
 from fabric.workload import workload
@@ -98,7 +98,7 @@ def judged(asked: Point, sockets: list[dict[str, Any]]) -> str | None:
     """Why these sockets are refused."""
     network: Mapping[str, Any] = {"tcp": {"asked": "cubic", "name": "cubic", "by": "kernel"}}
     seen = type("Seen", (), {"sockets": sockets, "network": network})()
-    return _sockets_differ(asked, workload(asked), cast(Recorded, seen))
+    return sockets_differ(asked, workload(asked), cast(Recorded, seen))
 
 
 def test_each_socket_is_judged_by_what_its_job_was_asked(tmp_path: Path) -> None:
