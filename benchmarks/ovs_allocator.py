@@ -49,7 +49,7 @@ def main() -> int:
             for name, environment in ALLOCATORS.items():
                 ovs.allocator_environment = lambda environment=environment: environment
                 folder = Path(scratch) / f"{turn}-{len(environment)}-{name.split()[0].strip(',')}"
-                emulate(point, workload(point), folder, place, CUBIC, 0.0, lambda _: None)
+                emulate(point, workload(point), folder, place, {"cubic": CUBIC}, 0.0, lambda _: None)
                 rtt = json.loads((folder / "network.json").read_text())["idle_rtt_ms"]
                 busy = [sample.threads["switch"] for sample in read_cpu(folder / "telemetry" / "cpu.jsonl")[4:-4]]
                 seen[name].append((rtt, statistics.median(one.busiest for one in busy if one)))

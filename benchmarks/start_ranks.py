@@ -39,7 +39,7 @@ def main() -> int:
         place.set_machine_sysctls(machine_sysctls(CUBIC))
         for turn in range(ROUNDS):
             folder = Path(scratch) / str(turn)
-            emulate(point, workload(point), folder, place, CUBIC, 0.0, lambda _: None)
+            emulate(point, workload(point), folder, place, {"cubic": CUBIC}, 0.0, lambda _: None)
             records = map(json.loads, (folder / "traffic" / "records.jsonl").read_text().splitlines())
             took += [record["took_s"] for record in records if record["event"] == "started"]
     print(f"128 ranks started and connected in {statistics.median(took):.2f} s ({min(took):.2f} to {max(took):.2f}, n={len(took)})")

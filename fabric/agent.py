@@ -33,8 +33,9 @@ from fabric.links import PRIORITY, Shape, class_requests, read_shape
 from fabric.markers import RedSetter
 from fabric.marking import MarkSetter
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
-from fabric.routes import set_transport
+from fabric.routes import Metrics
 from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED
+from fabric.tuning import set_transport
 
 _TCP_INFO_MSS = 16  # the offset of tcpi_snd_mss in struct tcp_info
 _TCP_INFO_BYTES = 104
@@ -51,7 +52,8 @@ class Agent:
         self.shapes = {Port(*place): Shape(**shape) for place, shape in request["shapes"]}
         self.grasp = Grasp(self.pids)
         self.marks = _setter(request["marks"])
-        self.transports = {host: Transport(**told) for host, told in request["transports"].items()}
+        self.routes = {host: Metrics(**told) for host, told in request["routes"].items()}
+        self.transports = {host: Transport(route.rto_min_ms, route.initcwnd) for host, route in self.routes.items()}
         self._host_of = {nic.ip: host.name for host in self.fabric.hosts for nic in host.nics}
         self._namespaces = {host: namespace_of(pid) for host, pid in self.pids.items()}
 
@@ -114,12 +116,13 @@ class Agent:
         return list(self.marks.set(order.port.interface, self.shapes[order.port], order.min_bytes, order.max_bytes))
 
     def _transport(self, order: SetTransport) -> dict[str, Any]:
-        now = self.transports[order.host]
+        host, mss = self.fabric.host_by_name[order.host], self._nic(order.host).frame - HEADERS
         asked = {key: value for key, value in asdict(order.transport).items() if value is not None}
+        wanted = replace(self.transports[order.host], **asked)
         with inside_namespace(self._namespaces[order.host]), IPRoute() as netlink:
-            mss = self._nic(order.host).frame - HEADERS
-            self.transports[order.host] = set_transport(netlink, self.fabric.host_by_name[order.host], replace(now, **asked), mss)
-        return asdict(self.transports[order.host])
+            set_transport(netlink, host, self.routes[order.host], wanted, mss)
+        self.transports[order.host] = wanted
+        return asdict(wanted)
 
     def _host(self, ip: str) -> str:
         if ip not in self._host_of:

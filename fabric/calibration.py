@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,17 +46,19 @@ def calibrated(links: Links) -> Links:
     return links.model_copy(update={"delay_ms": None, "loss_percent": None})
 
 
-def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcp: Provided) -> float:
-    """α in ms for the links and transport of `point`, but for the delay of its links: the median over repeats, after one for warming up."""
+def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcps: Mapping[str, Provided]) -> float:
+    """α in ms for the links of `point`, but for their delay, and its collective's transport: the median over repeats, after one for warming up."""
     fabric = single_switch(2)
     collective = Collective.model_validate(
-        {"use": "ping-pong", "nbytes": 4, "iterations": _REPEATS, "warmup": 1, "check": False}
+        {"use": "ping-pong", "nbytes": 4, "iterations": _REPEATS, "warmup": 1, "check": False,
+         "transport": point.collective and point.collective.transport}
     )
     bench = replace(
         point, fabric=fabric, topology=Use(use="single-switch"), controller=Controller(use="two-level"),
         collective=collective, load=(), duration_s=None, events=(), links=calibrated(point.links),
         # What a point measures besides costs it time; the ideal is without that.
         telemetry=Telemetry(period_ms=point.telemetry.period_ms),
+        transport=point.transport.model_copy(update={"hosts": {}}),
     )  # fmt: skip
     a, b = fabric.hosts
     edges = {
@@ -63,7 +66,7 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcp: Provided) 
         (1, 0, 0): Endpoints(b.ip, 20002, a.ip, FIRST_SERVICE_PORT + 1),
     }
     work = Workload((a.name, b.name), (ping_pong(_ROUNDS),), edges, (), ())
-    emulate(bench, work, folder, place, tcp, 0.0, lambda _: None)
+    emulate(bench, work, folder, place, tcps, 0.0, lambda _: None)
     times: list[float] = [
         max(record["ends_ms"])
         for record in map(json.loads, (folder / "traffic" / "records.jsonl").read_text().splitlines())

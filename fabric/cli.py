@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fabric import __version__
@@ -267,6 +268,32 @@ def check_controller(
         failed = sum(finding.verdict == "FAIL" for report in reports for finding in report.findings)
         _out.print(f"{controller}: {'all checks passed' if passed else f'{failed} checks failed'}", markup=False, highlight=False, soft_wrap=True)
     if not passed:
+        raise typer.Exit(1)
+
+
+@app.command("check-cc")
+def check_cc(
+    file: Annotated[str, typer.Argument(help="./my_cc.bpf.c, its .o, or a name as transport.tcp has it", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")] = False,
+) -> None:
+    """Judge anyone's congestion control on a small real fabric: loads, negotiates, fills, shares, backs off (root)."""
+    from dataclasses import asdict
+
+    from fabric.check_cc import check
+
+    findings = []
+    with _err.status("starting") as status:
+        for finding in check(file, Path.cwd(), lambda what: status.update(what)):
+            findings.append(finding)
+            if not as_json:
+                colour = {"PASS": "green", "NOTE": "yellow", "FAIL": "red"}[finding.verdict]
+                _out.print(f"[{colour}]{finding.verdict}[/] {finding.check}: {escape(finding.sentence)}", highlight=False, soft_wrap=True)
+    failed = sum(finding.verdict == "FAIL" for finding in findings)
+    if as_json:
+        print(json.dumps({"tcp": file, "passed": not failed, "findings": [asdict(finding) for finding in findings]}))
+    else:
+        _out.print(f"{file}: {f'{failed} checks failed' if failed else 'all checks passed'}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -250,18 +250,19 @@ def _tell(channel: socket.socket, **message: Any) -> None:
 
 @dataclass
 class _Plugs:
-    """The connections that one child takes part in, by whatever key its owner uses."""
+    """The connections that one child takes part in, by whatever key its owner uses; `options` are each one's congestion control and mark."""
 
     outgoing: dict[Any, Endpoints]
     incoming: dict[Any, Endpoints]
+    options: Callable[[Any], tuple[str, int]]
 
-    def open(self, channel: socket.socket, tcp: str) -> tuple[dict[Any, socket.socket], dict[Any, socket.socket]]:
+    def open(self, channel: socket.socket) -> tuple[dict[Any, socket.socket], dict[Any, socket.socket]]:
         """Listen, then, when every child listens, connect and accept."""
         _hear(channel)
-        listeners = {key: listen_on(item.dst_ip, item.dst_port, tcp) for key, item in self.incoming.items()}
+        listeners = {key: listen_on(item.dst_ip, item.dst_port, *self.options(key)) for key, item in self.incoming.items()}
         _tell(channel, did="listen")
         _hear(channel)
-        outgoing = {key: connect_from(item, tcp) for key, item in self.outgoing.items()}
+        outgoing = {key: connect_from(item, *self.options(key)) for key, item in self.outgoing.items()}
         incoming = {key: accept_from(listeners[key], item) for key, item in self.incoming.items()}
         for listener in listeners.values():
             listener.close()
@@ -286,6 +287,7 @@ def _fork_ranks(
         plugs = _Plugs(
             outgoing={(dst, lane): item for src, dst, lane, item in edges if src == rank},
             incoming={(src, lane): item for src, dst, lane, item in edges if dst == rank},
+            options=lambda _: plan["sockets"]["collective"][plan["ranks"][rank]],
         )
         return partial(_rank_body, plan, schedules, rank, plugs)
 
@@ -297,7 +299,7 @@ def _fork_ranks(
 def _rank_body(
     plan: Mapping[str, Any], schedules: Sequence[Schedule], rank: int, plugs: _Plugs, channel: socket.socket
 ) -> None:
-    outgoing, incoming = plugs.open(channel, plan["tcp"])
+    outgoing, incoming = plugs.open(channel)
     parts = [program(schedule, rank) for schedule in schedules]
     log = SocketLog(outgoing)
     data = np.zeros(0, plan["dtype"])
@@ -345,8 +347,9 @@ def _load_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> No
     plugs = _Plugs(
         outgoing={number: Endpoints(**flow["endpoints"]) for number, flow in flows.items() if flow["src"] == host},
         incoming={number: Endpoints(**flow["endpoints"]) for number, flow in flows.items() if flow["dst"] == host},
+        options=lambda number: plan["sockets"][flows[number]["job"]][host],
     )
-    outgoing, incoming = plugs.open(channel, plan["tcp"])
+    outgoing, incoming = plugs.open(channel)
     senders = {number: (end, flows[number]["mbps"]) for number, end in outgoing.items()}
     log = SocketLog(outgoing)
     begin = _hear(channel)

@@ -20,6 +20,7 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fabric.congestion import is_file, located, uncompiled
 from fabric.delay import MOST_CORES, NETEM, NFQUEUE, cores_needed, delay_of, fastest_mbps
 from fabric.delayline import try_way
 from fabric.endpoints import OURS
@@ -30,6 +31,7 @@ from fabric.libbpf import BpfObject, objects
 from fabric.links import Shape
 from fabric.markers import RED_TRIAL, build_and_read_back
 from fabric.sandbox import leftovers
+from fabric.transports import asked_tcps
 
 __all__ = ["Finding", "Kernel", "Machine", "Software", "examine", "findings", "refusals", "trials"]
 
@@ -137,7 +139,8 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     `kernel` is the one to judge by, this machine's by default. Only what is asked for is tried.
     """
     asked = {(key, _shown(value)) for point in points for key in BUILT_OF if (value := getattr(point.links, key))}
-    tcps = {point.transport.tcp for point in points}
+    every = {(tcp, point.base) for point in points for _, tcp in asked_tcps(point)}
+    tcps = {tcp for tcp, _ in every if not is_file(tcp)}
     marked = any(point.links.ecn for point in points)
     measured = {name for point in points for name, (key, _) in MEASURING.items() if getattr(point.telemetry, key)}
     delayed = [point for point in points if delay_of(point.links)]
@@ -151,6 +154,7 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     lines += [_refused_marking(kernel, [*MARKING])] if marked else []
     lines += [_refused_marking(kernel, PHANTOMS)] if any(point.links.ecn and point.links.ecn.headroom for point in points) else []
     lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
+    lines += sorted({uncompiled(located(tcp, base)) for tcp, base in every if is_file(tcp)})
     return list(dict.fromkeys(line for line in lines if line))
 
 

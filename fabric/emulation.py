@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from fabric import plugins
+from fabric.clamps import bring_into_force, clamps_of, wrong_clamps
 from fabric.control import Controller, controller_process
 from fabric.delay import round_trip_ms
 from fabric.delayline import DelayLine, delay_line
-from fabric.endpoints import Provided
+from fabric.endpoints import ALLOWED, Provided
 from fabric.errors import RunError
 from fabric.events import expand, read_happened
 from fabric.experiment import Point
@@ -39,16 +40,20 @@ from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.pinning import Pins, pins
+from fabric.policy import Transport
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import Companion, companion
 from fabric.red import Red
+from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
 from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
+from fabric.transports import Job, Settings, jobs, settings, transport_record
+from fabric.tuning import with_transport
 from fabric.workload import Workload
 
-__all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "shapes_of", "thresholds_of"]
+__all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "routes_of", "shapes_of", "thresholds_of"]
 
 CPU_SAMPLE_MS = 250
 LOAD_LEAD_S = 1.0  # the load's head start before the first iteration
@@ -74,9 +79,11 @@ def machine_sysctls(tcp: Provided) -> dict[str, str]:
         # queues hold packets. One receives for each port: 208 KiB are 13 frames of 9000 bytes, less than a burst.
         wanted = {"net.core.wmem_default": str(_OVS_SEND_BUFFER), "net.core.rmem_default": str(_OVS_RECEIVE_BUFFER)}
     # A namespace may only choose among the allowed ones; ours are by what they are registered with.
-    allowed = read_sysctl("net.ipv4.tcp_allowed_congestion_control").split()
+    allowed = read_sysctl(ALLOWED).split()
     if tcp.by == "kernel" and tcp.name not in allowed:
-        wanted["net.ipv4.tcp_allowed_congestion_control"] = " ".join([*allowed, tcp.name])
+        wanted[ALLOWED] = " ".join([*allowed, tcp.name])
+    elif tcp.by == "file":
+        wanted[ALLOWED] = " ".join(allowed)  # noted now, for once it is offered the list names what has gone afterwards
     return wanted
 
 
@@ -105,6 +112,20 @@ def _asks_for_ecn(point: Point) -> bool | None:
     return point.transport.ecn is not False
 
 
+def routes_of(point: Point, work: Workload) -> dict[str, dict[int, Metrics]]:
+    """By host: its route, under mark 0, and one for each job with routes of its own that it takes part in."""
+    asked = {host.name: {0: _metrics(settings(point.transport, host.name))} for host in point.fabric.hosts}
+    for job in jobs(point):
+        for host in work.hosts_by_job.get(job.name, ()) if job.mark else ():
+            asked[host][job.mark] = _metrics(settings(point.transport, host, job.transport), job)
+    return asked
+
+
+def _metrics(asked: Settings, job: Job | None = None) -> Metrics:
+    where = {"table": job.table, "mark": job.mark} if job else {}
+    return Metrics(asked.rto_min_ms, asked.initcwnd, asked.cwnd_clamp, **where)
+
+
 def thresholds_of(point: Point) -> dict[Port, Threshold]:
     """Where every port of a switch begins to mark; empty where none does."""
     ecn = point.links.ecn
@@ -119,7 +140,7 @@ class _Running:
     """The parts of a point that is up."""
 
     point: Point
-    tcp: Provided
+    tcps: Mapping[str, Provided]
     work: Workload
     folder: Path
     ovs: PrivateOvs
@@ -132,14 +153,14 @@ class _Running:
 
 
 def emulate(
-    point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provided, ideal_ms: float, progress: Progress
+    point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mapping[str, Provided], ideal_ms: float, progress: Progress
 ) -> None:
     """Run one point; RunError when it broke, with its folder kept.
 
-    `tcp` is who provides the point's congestion control, `ideal_ms` is of its largest size, for deadlines.
+    `tcps` is who provides the point's congestion controls, by how they are asked for, `ideal_ms` is of its largest size, for deadlines.
     """
     folder.mkdir(parents=True)
-    with _up(point, work, folder, place, tcp) as up:
+    with _up(point, work, folder, place, tcps) as up:
         idle_rtt_ms = _idle_rtt_ms(up)
         installed = _installed(up)
         (folder / "installed.json").write_text(json.dumps(installed))
@@ -156,7 +177,7 @@ def emulate(
 
 
 @contextlib.contextmanager
-def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provided) -> Iterator[_Running]:
+def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mapping[str, Provided]) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     orders = plugins.defines(source, "on_answer")
     agent = {"socket": str(place.folder / _AGENT), "token": str(place.folder / _TOKEN)} if orders else None
@@ -174,8 +195,10 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
         network(point.fabric, shapes_of(point), ovs) as net,
         contextlib.ExitStack() as more,
     ):
-        net.set_host_sysctls(host_sysctls(tcp.name, _asks_for_ecn(point)))
-        net.set_rto_min(point.transport.rto_min_ms)
+        net.set_host_sysctls(host_sysctls(tcps[point.transport.tcp].name, _asks_for_ecn(point)))
+        for host in point.transport.hosts:
+            net.set_host_sysctls(host_sysctls(tcps[settings(point.transport, host).tcp].name), [host])
+        net.set_routes(routes_of(point, work))
         controller.wait_listening()
         net.connect(ControllerAddress(_CONTROLLER_PORT))
         marker = more.enter_context(best_marker(point.links.ecn.headroom is not None)) if point.links.ecn else None
@@ -186,7 +209,8 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcp: Provide
         measuring = more.enter_context(instruments(point, net))
         line = more.enter_context(delay_line(point, net, folder / "delay"))
         controller.wait_ready()
-        yield _Running(point, tcp, work, folder, ovs, net, controller, place.folder, marker, measuring, line)
+        bring_into_force(clamps_of(point, work), _ips(point), net.inside)
+        yield _Running(point, tcps, work, folder, ovs, net, controller, place.folder, marker, measuring, line)
 
 
 def _wires(point: Point) -> dict[str, Any]:
@@ -219,7 +243,7 @@ def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], m
         "socket": where["socket"], "token": where["token"], "fabric": point.fabric.to_json(),
         "hosts": {host.name: net.host_pid(host.name) for host in point.fabric.hosts},
         "shapes": [[[port.node, port.number], asdict(shape)] for port, shape in net.shapes.items()],
-        "transports": {host.name: _transport(point) for host in point.fabric.hosts},
+        "routes": {host: asdict(routes[0]) for host, routes in net.routes.items()},
         "marks": marker.settable() if marker else None,
     }  # fmt: skip
     (own / "agent.json").write_text(json.dumps(request))
@@ -230,7 +254,7 @@ def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], m
 
 
 def _follow_orders(up: _Running) -> None:
-    """What the agent did to shapers is what is asked of them now."""
+    """What the agent did to shapers and routes is what is asked of them now."""
     path = up.folder / "agent" / "agent.jsonl"
     for line in map(json.loads, path.read_text().splitlines() if path.is_file() else []):
         order, asked = line["order"], up.network.in_force
@@ -239,6 +263,10 @@ def _follow_orders(up: _Running) -> None:
             asked[port] = replace(asked[port], mbps=line["got"])
         elif order.get("do") == "ecn" and "got" in line and asked[Port(*order["port"])].red:
             asked[Port(*order["port"])] = replace(asked[Port(*order["port"])], red=Red(*line["got"]))
+        elif order.get("do") == "transport" and "got" in line:
+            own = up.network.routes[order["host"]]
+            now = {**own, 0: with_transport(own[0], Transport(**line["got"]))}
+            up.network.routes = {**up.network.routes, order["host"]: now}
 
 
 def _idle_rtt_ms(up: _Running) -> float:
@@ -374,7 +402,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     loaded = {host for flow in work.flows for host in (flow.src, flow.dst)}
     return Traffic(
         host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *loaded})},
-        tcp=up.tcp.name, ranks=work.ranks, edges=work.edges, schedules=work.schedules,
+        sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges, schedules=work.schedules,
         dtype=collective.dtype if collective else "float32",
         iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
         check=collective.check if collective else False,
@@ -384,9 +412,26 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     )  # fmt: skip
 
 
+def _ips(point: Point) -> dict[str, str]:
+    return {host.name: host.ip for host in point.fabric.hosts}
+
+
+def _wrong_routes(up: _Running) -> list[str]:
+    return [*up.network.routes_differ(), *wrong_clamps(clamps_of(up.point, up.work), _ips(up.point), up.network.inside)]
+
+
+def _sockets(up: _Running) -> dict[str, dict[str, tuple[str, int]]]:
+    """By job and host: the congestion control of its sockets, and their mark."""
+    every = {job.name: job for job in jobs(up.point)}
+    return {
+        name: {host: (up.tcps[settings(up.point.transport, host, every[name].transport).tcp].name, every[name].mark) for host in hosts}
+        for name, hosts in up.work.hosts_by_job.items()
+    }
+
+
 def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[str, Any]:
     point = up.point
-    settings = host_sysctls(up.tcp.name, _asks_for_ecn(point))
+    sysctls = host_sysctls(up.tcps[point.transport.tcp].name, _asks_for_ecn(point))
     return {
         "datapath": up.ovs.datapath,
         "switch": up.ovs.vsctl("--version").splitlines()[0],
@@ -397,10 +442,11 @@ def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[
         "differences": wrong,
         "interfaces_read_back": len(up.network.shapes),
         "host_sysctls": {
-            host.name: {name: up.network.host_sysctl(host.name, name) for name in settings} for host in point.fabric.hosts
+            host.name: {name: up.network.host_sysctl(host.name, name) for name in sysctls} for host in point.fabric.hosts
         },
         "rto_min_ms": point.transport.rto_min_ms,
-        "tcp": asdict(up.tcp),
+        "tcp": asdict(up.tcps[point.transport.tcp]),
+        "transport": transport_record(point, up.work, up.tcps, _wrong_routes(up)),
         "marking": _marking_record(up),
         "delay": up.line.record() if up.line else None,
         "controller_exceptions": up.controller.exceptions(),

@@ -25,7 +25,6 @@ from fabric.events import asked_wrongly, strangers
 from fabric.graph import Fabric
 from fabric.keys import (
     ETHERNET_HEADER,
-    NEED_ECN,
     SPELLINGS,
     Collective,
     Controller,
@@ -60,13 +59,14 @@ from fabric.located import (
 )
 from fabric.parameters import Wanted, misfits, wanted
 from fabric.thresholds import misplaced
+from fabric.transports import asked_tcps, files_missing, lives_on_marks, one_sided, too_wide, unknown
 
 if TYPE_CHECKING:
     from fabric.load import Flow
 
 __all__ = [
     "Collective", "Controller", "Ecn", "Event", "Experiment", "Links", "Load", "Point", "Transport", "Use",
-    "flows", "load_experiment", "parse_override", "placement", "schema",
+    "flows", "flows_by_load", "load_experiment", "parse_override", "placement", "schema",
 ]  # fmt: skip
 
 POINT_LIMIT = 10_000  # more would take weeks: a slip of the sweep, not a wish
@@ -148,7 +148,12 @@ def placement(point: Point) -> list[str]:
 
 def flows(point: Point) -> list[Flow]:
     """The background flows of all loads, in file order; each load draws from a stream of its own."""
-    return [flow for index in range(len(point.load)) for flow in _flows_of(point, index)]
+    return [flow for found in flows_by_load(point) for flow in found]
+
+
+def flows_by_load(point: Point) -> list[list[Flow]]:
+    """The background flows of each load."""
+    return [_flows_of(point, index) for index in range(len(point.load))]
 
 
 def _flows_of(point: Point, index: int) -> list[Flow]:
@@ -185,6 +190,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
     points = _points(check, every, files)
     for arm, point in zip(every, points, strict=False):  # the first repeat: the others differ in their draws alone
         check.flows(arm, point)
+    for arm, point in zip(itertools.cycle(every), points, strict=False):
+        arm.refuse(one_sided(point, placement(point), flows_by_load(point)) if point.transport.hosts else ())
     return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
 
 
@@ -250,19 +257,20 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
     yield from misplaced(file.links)
-    yield from _marks(file)
+    yield from too_wide(file)
     if collective is not None:
         yield from _ranks(collective)
 
 
-def _marks(file: ExperimentFile) -> Iterator[Problem]:
+def _marks(file: ExperimentFile, base: Path) -> Iterator[Problem]:
     """Senders that live on marks, and queues that give none; or the other way round."""
-    tcp, marking = file.transport.tcp, file.links.ecn is not None
-    remedy = "add e.g. links.ecn: {min_packets: 20, max_packets: 20}"
-    if tcp in NEED_ECN and not marking:
-        yield Problem(("transport", "tcp"), told(tcp, "another one, or queues that mark: without marks it is but reno", remedy))
-    elif tcp in NEED_ECN and file.transport.ecn is False:
-        yield Problem(("transport", "ecn"), told(False, f"true beside {tcp}, which lives on marks", "remove it"))
+    marking, remedy = file.links.ecn is not None, "add e.g. links.ecn: {min_packets: 20, max_packets: 20}"
+    living = [(path, tcp) for path, tcp in asked_tcps(file) if lives_on_marks(tcp, base)]
+    for path, tcp in living:
+        if not marking:
+            yield Problem(path, told(tcp, "another one, or queues that mark: without marks it is but reno", remedy))
+    if living and marking and file.transport.ecn is False:
+        yield Problem(("transport", "ecn"), told(False, f"true beside {living[0][1]}, which lives on marks", "remove it"))
     elif file.transport.ecn and not marking:
         yield Problem(("transport", "ecn"), told(True, "false where no queue marks", f"remove it, or {remedy}"))
 
@@ -311,8 +319,8 @@ class _Checks:
         arm.refuse([*_whole(arm, file), *self.plugins(file)])
         arm.refuse(_tried(arm, ("topology",), file.topology, lambda: self.fabric(file.topology)))
         fabric = self.fabric(file.topology)
-        arm.refuse(strangers(file.events, fabric))
         arm.refuse(_unknown_ends(file, fabric))
+        arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
             arm.refuse(_unknown_hosts(file.collective, fabric))
             arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric)))
@@ -327,6 +335,8 @@ class _Checks:
             yield from self.plugin("collective", ("collective",), file.collective)
         for n, load in enumerate(file.load):
             yield from self.plugin("load", ("load", n), load)
+        lost = [*files_missing(file, self.base)]
+        yield from lost or _marks(file, self.base)
 
     def controller(self, file: ExperimentFile) -> Iterator[Problem]:
         """What is wrong between a controller and its policy, or the hints that it would be sent."""
@@ -474,7 +484,10 @@ def _field_at(loc: KeyPath) -> tuple[KeyPath, FieldInfo]:
     path: list[str | int] = []
     info = FieldInfo(annotation=ExperimentFile)
     for part in loc:
-        if isinstance(part, str):
+        if get_origin(info.annotation) is dict and model is not None:  # the file's own word, as a host's name
+            accepted, example = f"a mapping of {', '.join(model.model_fields)}", next(iter((info.examples or [{"": ""}])[0].values()))
+            info = FieldInfo(annotation=model, description=accepted, examples=[example])
+        elif isinstance(part, str):
             if model is None or part not in model.model_fields:
                 break
             info = model.model_fields[part]

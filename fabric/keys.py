@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
-    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Probes", "Telemetry", "Transport", "Use", "schema",
+    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Probes", "Sockets",
+    "Telemetry", "Transport", "Use", "schema",
 ]  # fmt: skip
 
 ETHERNET_HEADER = 14
@@ -72,6 +73,35 @@ class Use(_Values):
         return dict(self.model_extra or {})
 
 
+_TCP = "reno, cubic, bbr, dctcp, another kernel name, or a file of yours, ./my_cc.bpf.c or .o"
+_TCP_PATTERN = r"^(?:[a-z0-9_]{1,15}|[^\x00-\x1f\x7f]{1,200}\.[co])$"
+
+
+def _tcp(default: str | None, example: str) -> Any:
+    return Field(default, pattern=_TCP_PATTERN, description=_TCP, examples=[example])
+
+
+def _timeout(default: int | None) -> Any:
+    return Field(default, ge=1, le=10_000, description="a whole number from 1 to 10000", examples=[200])
+
+
+def _window(example: int) -> Any:
+    return Field(None, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[example])
+
+
+class Sockets(_Values):
+    """What the sockets of one host, or of one job, do otherwise than the run's; what is not given stays as it is there."""
+
+    tcp: str | None = _tcp(None, "reno")
+    rto_min_ms: int | None = _timeout(None)
+    initcwnd: int | None = _window(4)
+    cwnd_clamp: int | None = _window(8)
+
+
+def _sockets() -> Any:
+    return Field(None, description="a mapping of tcp, rto_min_ms, initcwnd and cwnd_clamp", examples=[{"tcp": "reno"}])
+
+
 class Controller(Use):
     """The controller, and how often it asks the switches for their counters, in milliseconds."""
 
@@ -100,6 +130,7 @@ class Collective(Use):
     warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])
     check: bool = Field(True, description="true or false", examples=[True])
     hints: bool = Field(False, description="true or false", examples=[True])
+    transport: Sockets | None = _sockets()
 
 
 class Load(Use):
@@ -115,6 +146,7 @@ class Load(Use):
         "all", description="all, or idle for the hosts without a rank", examples=["idle"]
     )
     seed: int | None = Field(None, ge=0, lt=1 << 63, description="a whole number from 0, below 2^63", examples=[7])
+    transport: Sockets | None = _sockets()
 
 
 class Ecn(_Values):
@@ -199,19 +231,20 @@ class Event(_Values):
 
 
 class Transport(_Values):
-    """The congestion control of every socket, by the kernel's name, and the smallest retransmission timeout.
+    """The congestion control of every socket, the smallest retransmission timeout, the first and the largest window.
 
-    `ecn` says whether connections agree on ECN: by default they do where queues mark (`links.ecn`).
+    `ecn` says whether connections agree on ECN: by default they do where queues mark (`links.ecn`). `hosts` says what
+    single hosts do otherwise; a job may have a `transport` of its own, which goes before that.
     """
 
-    tcp: str = Field(
-        "cubic",
-        pattern="^[a-z0-9_]{1,15}$",
-        description="reno, cubic, bbr, dctcp or another kernel name",
-        examples=["cubic"],
-    )
-    rto_min_ms: int = Field(200, ge=1, le=10_000, description="a whole number from 1 to 10000", examples=[200])
+    tcp: str = _tcp("cubic", "cubic")
+    rto_min_ms: int = _timeout(200)
+    initcwnd: int | None = _window(4)
+    cwnd_clamp: int | None = _window(8)
     ecn: bool | None = Field(None, description="true or false", examples=[True])
+    hosts: dict[str, Sockets] = Field(
+        {}, description="a mapping of hosts to what they do otherwise", examples=[{"p0e0h0": {"tcp": "reno"}}]
+    )
 
 
 class Probes(_Values):
@@ -258,7 +291,7 @@ class ExperimentFile(_Values):
         None, gt=0, le=3600, description="a number above 0 and at most 3600", examples=[10]
     )
     transport: Transport = Field(
-        Transport(), description="a mapping of tcp, rto_min_ms and ecn", examples=[{"tcp": "cubic"}]
+        Transport(), description="a mapping of tcp, rto_min_ms, initcwnd, cwnd_clamp, ecn and hosts", examples=[{"tcp": "cubic"}]
     )
     telemetry: Telemetry = Field(Telemetry(), description="a mapping of period_ms", examples=[{"period_ms": 10}])
     sweep: dict[str, list[Any]] = Field(

@@ -11,8 +11,9 @@ import contextlib
 import ctypes
 import mmap
 import os
+import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -20,12 +21,13 @@ from typing import Any
 
 from fabric.errors import MachineError
 
-__all__ = ["BpfMap", "BpfObject", "objects"]
+__all__ = ["BpfMap", "BpfObject", "last_words", "objects"]
 
 LIBRARY = "libbpf.so.1"
 _STRUCT_OPS_MAP = 26  # BPF_MAP_TYPE_STRUCT_OPS, of linux/bpf.h
 _STRUCT_OPS = 44  # BPF_STRUCT_OPS
 _LINKED = 1 << 13  # BPF_F_LINK: registered as long as somebody holds the link, since Linux 6.4
+_LONGEST_MESSAGE = 1 << 20  # the verifier's log comes as one message, and what matters is its end
 _ANY = ctypes.c_uint64(0)
 _PROGRAM_INFO, _RUN_NS_AT = 232, 192  # struct bpf_prog_info, linux/bpf.h: its size, and where run_time_ns and run_cnt are
 _LOG = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -197,8 +199,23 @@ class BpfObject:
                 yield item
 
     def _refused(self, what: str, error: int, said: list[str]) -> MachineError:
-        words = next((line for line in reversed(said) if line), os.strerror(abs(error)))
+        words = last_words(said) or os.strerror(abs(error))
         return MachineError(f"{self.path.name} cannot be {what} by this kernel ({os.uname().release}): {words}")
+
+
+def last_words(said: Sequence[str]) -> str:
+    """Of what libbpf said, the verifier's reason with the program it is about, where there is one; else the last line.
+
+    The verifier goes through a program instruction by instruction, and stops at what it refuses: the last line before
+    its statistics says why.
+    """
+    for text in said:
+        if "BEGIN PROG LOAD LOG" in text:
+            lines = [line.strip() for line in text.splitlines()]
+            log = [line for line in lines[1:] if line and not line.startswith(("processed ", "-- END", "verification time", "stack depth"))]
+            program = re.search(r"prog '([^']*)'", lines[0])
+            return f"the verifier, of {program[1] if program else 'it'}: {log[-1]}" if log else lines[0]
+    return next((line for line in reversed(said) if line), "")
 
 
 @contextlib.contextmanager
@@ -215,7 +232,7 @@ def _messages() -> Iterator[list[str]]:
 
 
 def _format(library: Any, text: bytes, arguments: Any, said: list[str]) -> int:
-    line = ctypes.create_string_buffer(2000)
+    line = ctypes.create_string_buffer(_LONGEST_MESSAGE)
     library.vsnprintf(line, len(line), text, ctypes.c_void_p(arguments))
     said.append(line.value.decode(errors="replace").strip())
     return 0

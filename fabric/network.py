@@ -28,12 +28,11 @@ from fabric.links import Shape, class_requests, differences, read_shape, request
 from fabric.marking import Marker, Threshold
 from fabric.offloads import offloads_left_on, switch_off_offloads
 from fabric.ovs import PrivateOvs
+from fabric.routes import ADDRESS_PREFIX, Metrics, set_routes, wrong_routes
 
 __all__ = ["ControllerAddress", "Network", "network"]
 
 _SEGMENTS_A_PACKET = 1
-_RTAX_RTO_MIN = 13  # linux/rtnetlink.h
-_ADDRESS_PREFIX = 8  # every host is on 10.0.0.0/8, on-link
 _RECONNECT_MS = 1000  # the longest pause of a switch between two tries to reach its controller
 _IFF_UP = 1  # linux/if.h
 _ROOT_QDISC = 0x10000  # handle 1:, where fabric.links puts its filter
@@ -77,7 +76,7 @@ class _Switch(OVSSwitch):  # type: ignore[misc]
 class Network:
     """A running network. `mininet` is the live Mininet object; `shapes` is what was asked of every port at the start.
 
-    `in_force` is what is asked of it now, `down` are the switches' ports that are to be down.
+    `in_force` is what is asked of it now, `down` are the switches' ports that are to be down; `routes` is by host and mark.
     """
 
     fabric: Fabric
@@ -87,6 +86,7 @@ class Network:
     _namespaces: dict[str, int] = field(default_factory=dict)
     in_force: dict[Port, Shape] = field(default_factory=dict)
     down: set[Port] = field(default_factory=set)
+    routes: Mapping[str, Mapping[int, Metrics]] = field(default_factory=dict)
     _controller: ControllerAddress | None = None
     on_rate: list[Callable[[Port, float], None]] = field(default_factory=list)  # who is told of a port's new rate
     _marker: Marker | None = None
@@ -225,10 +225,10 @@ class Network:
         """The namespace that a port is in."""
         return self.inside(port.node) if port.node in self._namespaces else contextlib.nullcontext()
 
-    def set_host_sysctls(self, values: Mapping[str, str]) -> None:
-        """Set sysctls in every host's namespace and read each back."""
-        for host in self.fabric.hosts:
-            with self.inside(host.name):
+    def set_host_sysctls(self, values: Mapping[str, str], hosts: Collection[str] | None = None) -> None:
+        """Set sysctls in the namespaces of some hosts, all by default, and read each back."""
+        for host in hosts if hosts is not None else self.fabric.host_by_name:
+            with self.inside(host):
                 for name, value in values.items():
                     set_sysctl(name, value)
 
@@ -237,11 +237,22 @@ class Network:
         with self.inside(host):
             return read_sysctl(name)
 
-    def set_rto_min(self, rto_min_ms: int) -> None:
-        """Set TCP's minimum retransmission time-out on every host's route, and read it back."""
+    def set_routes(self, routes: Mapping[str, Mapping[int, Metrics]]) -> None:
+        """Give every host's route, and those of marks, what TCP shall take over from them, and read it back."""
+        self.routes = routes
         for host in self.fabric.hosts:
             with self.inside(host.name), IPRoute() as netlink:
-                _set_rto_min(netlink, host, rto_min_ms)
+                set_routes(netlink, _indexes(netlink)[Port(host.name, 0).interface], host.ip, routes[host.name])
+        if wrong := self.routes_differ():
+            raise RunError(f"{len(wrong)} routes are not what was asked, the first: {wrong[0]}")
+
+    def routes_differ(self) -> list[str]:
+        """In words, every difference between the routes that were asked for and what the kernel says."""
+        found = []
+        for host, routes in self.routes.items():
+            with self.inside(host), IPRoute() as netlink:
+                found += [f"{host}: {words}" for words in wrong_routes(netlink, routes)]
+        return found
 
     def read_back(self) -> list[str]:
         """In words, every difference between what is asked now and what the kernel says, over all interfaces."""
@@ -287,7 +298,7 @@ def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs) -> It
 
 def _add_nodes(net: Any, fabric: Fabric, ovs: PrivateOvs) -> None:
     for host in fabric.hosts:
-        net.addHost(host.name, cls=MininetHost, ip=f"{host.ip}/{_ADDRESS_PREFIX}", mac=host.mac)
+        net.addHost(host.name, cls=MininetHost, ip=f"{host.ip}/{ADDRESS_PREFIX}", mac=host.mac)
     for switch in fabric.switches:
         net.addSwitch(
             switch.name, cls=_Switch, dpid=f"{switch.dpid:016x}", protocols="OpenFlow13", batch=True,
@@ -303,7 +314,7 @@ def _tell_mininet(net: Any, host: Host) -> None:
     """Give Mininet's own objects the addresses it did not set itself, so that its CLI and host.IP() know them."""
     for nic in host.nics:
         interface = net.nameToNode[host.name].nameToIntf[Port(host.name, nic.port).interface]
-        interface.ip, interface.prefixLen, interface.mac = nic.ip, _ADDRESS_PREFIX, nic.mac
+        interface.ip, interface.prefixLen, interface.mac = nic.ip, ADDRESS_PREFIX, nic.mac
 
 
 def _make_interfaces(built: Network) -> None:
@@ -336,7 +347,7 @@ def _configure_host(built: Network, host: Host) -> None:
             port = Port(host.name, nic.port)
             netlink.link("set", index=index[port.interface], address=nic.mac)
             _prepare(netlink, channel, index[port.interface], port, built.shapes[port])
-            netlink.addr("add", index=index[port.interface], address=nic.ip, prefixlen=_ADDRESS_PREFIX)
+            netlink.addr("add", index=index[port.interface], address=nic.ip, prefixlen=ADDRESS_PREFIX)
         first = index[Port(host.name, host.nics[0].port).interface]
         for other in built.fabric.hosts:
             if other.name != host.name:
@@ -351,23 +362,6 @@ def _prepare(netlink: Any, channel: socket.socket, index: int, port: Port, shape
     # Since Linux 4.17 TCP builds super-packets whatever the offloads say, and HTB passes one whole: up to 64 KiB ahead
     # of the rate. One segment a packet forbids that. Up comes last: an earlier packet would pass the shaper by.
     netlink.link("set", index=index, state="up", gso_max_segs=_SEGMENTS_A_PACKET)
-
-
-def _set_rto_min(netlink: Any, host: Host, rto_min_ms: int) -> None:
-    # TCP heeds the metric only where it is locked (tcp_rto_min in net/ipv4/tcp_output.c).
-    metrics = {"lock": 1 << _RTAX_RTO_MIN, "rto_min": rto_min_ms}
-    route: dict[str, Any] = {
-        "dst": "10.0.0.0", "dst_len": _ADDRESS_PREFIX, "oif": _indexes(netlink)[Port(host.name, 0).interface],
-        "prefsrc": host.ip, "scope": "link",
-    }  # fmt: skip
-    netlink.route("replace", **route, proto="kernel", metrics=metrics)
-    got = [
-        item.get_attr("RTA_METRICS").get_attr("RTAX_RTO_MIN")
-        for item in netlink.get_routes(table=254, family=socket.AF_INET)
-        if item["dst_len"] == _ADDRESS_PREFIX and item.get_attr("RTA_METRICS")
-    ]
-    if got != [rto_min_ms]:
-        raise RunError(f"rto_min of {host.name}: asked for {rto_min_ms} ms, the route says {got}")
 
 
 def _indexes(netlink: Any) -> dict[str, int]:

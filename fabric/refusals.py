@@ -5,7 +5,8 @@ Comes in: a point, its record and a row. Goes out: the reason, in words, or None
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from fabric.load import Flow
 from fabric.predictions import capacity_of, played_ms, slowest_slowdown
 from fabric.recorded import Recorded, fabric_of, spine_ports
 from fabric.results import Row
+from fabric.transports import Job, jobs, settings
 from fabric.workload import Workload
 
-__all__ = ["moved_nothing", "refusal"]
+__all__ = ["moved_nothing", "refusal", "sockets_differ"]
 
 _ACCOUNTED = 0.98  # of the ideal: nothing real is faster
 _REFERENCE = 0.97
@@ -32,7 +34,7 @@ _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no has
 def refusal(point: Point, work: Workload, seen: Recorded, row: Row) -> str | None:
     """Why the row would say nothing; None when it may be reported."""
     checks: Sequence[str | None] = (
-        _shapers_differ(seen), _sysctls_differ(point, seen), _sockets_differ(point, seen), _telemetry_is_empty(seen),
+        _shapers_differ(seen), _sysctls_differ(point, seen), _routes_differ(seen), sockets_differ(point, work, seen), _telemetry_is_empty(seen),
         _events_are_missing(point, seen), _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
         _blocking_reference(point, row, seen),
     )  # fmt: skip
@@ -45,24 +47,54 @@ def _shapers_differ(seen: Recorded) -> str | None:
 
 
 def _sysctls_differ(point: Point, seen: Recorded) -> str | None:
-    name, wanted = "net.ipv4.tcp_congestion_control", _name_of_tcp(point, seen)
+    name = "net.ipv4.tcp_congestion_control"
     for host, values in seen.network["host_sysctls"].items():
+        wanted = _name_of(settings(point.transport, host).tcp, seen)
         if values[name] != wanted:
             return f"{host} has {name}={values[name]}, asked for {wanted}"
     return None
 
 
-def _name_of_tcp(point: Point, seen: Recorded) -> str:
-    """What sockets call the congestion control that was asked for: its own name, or that of our program for it."""
-    return str(seen.network["tcp"]["name"]) if "tcp" in seen.network else point.transport.tcp
+def _routes_differ(seen: Recorded) -> str | None:
+    found = seen.network.get("transport", {}).get("routes_differ")
+    return f"{len(found)} routes are not what was asked, the first: {found[0]}" if found else None
 
 
-def _sockets_differ(point: Point, seen: Recorded) -> str | None:
-    wanted = _name_of_tcp(point, seen)
-    other = {end["tcp"] for end in seen.sockets} - {wanted}
+def _name_of(tcp: str, seen: Recorded) -> str:
+    """What sockets call the congestion control that was asked for: its own name, or that of a program for it."""
+    known = {asked: one["name"] for asked, one in seen.network.get("transport", {}).get("provided", {}).items()}
+    if "tcp" in seen.network:
+        known.setdefault(seen.network["tcp"]["asked"], seen.network["tcp"]["name"])
+    return str(known.get(tcp, tcp))
+
+
+def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
+    """Each end is judged by what its job on its host was asked for: congestion control, smallest timeout, largest window."""
     if not seen.sockets:
         return "no socket reported its congestion control"
-    return f"sockets used {', '.join(sorted(other))}, asked for {wanted}" if other else None
+    alike = not point.transport.hosts and not any(job.transport for job in jobs(point))
+    other: dict[str, set[str]] = {}
+    for end, job, host in _ends(point, work, seen):
+        asked = settings(point.transport, host, job.transport)
+        whose = "sockets" if alike else f"sockets of {job.name} on {host}"
+        if end["tcp"] != (wanted := _name_of(asked.tcp, seen)):
+            other.setdefault(f"{whose} used {{}}, asked for {wanted}", set()).add(end["tcp"])
+        elif end["rto_ms"] < asked.rto_min_ms:
+            return f"{whose} had a timeout of {end['rto_ms']:g} ms, asked for at least {asked.rto_min_ms}"
+        elif asked.cwnd_clamp is not None and end["role"] == "sender" and end.get("cwnd", 0) > asked.cwnd_clamp:
+            return f"{whose} had a window of {end['cwnd']} packets, asked for at most {asked.cwnd_clamp}"
+    return next((words.format(", ".join(sorted(names))) for words, names in other.items()), None)
+
+
+def _ends(point: Point, work: Workload, seen: Recorded) -> Iterator[tuple[dict[str, Any], Job, str]]:
+    """Every socket, its job and its host, by its service port, which no other connection has."""
+    every = {job.name: job for job in jobs(point)}
+    owner = {ends.dst_port: ("collective", *work.hosts_by_edge[edge]) for edge, ends in work.edges.items()}
+    for flow, ends, load in zip(work.flows, work.flow_endpoints, work.flow_loads, strict=True):
+        owner[ends.dst_port] = (f"load.{load}", flow.src, flow.dst)
+    for end in seen.sockets:
+        job, src, dst = owner[end["dst_port"]]
+        yield end, every[job], src if end["role"] == "sender" else dst
 
 
 def _telemetry_is_empty(seen: Recorded) -> str | None:

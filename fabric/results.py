@@ -51,6 +51,7 @@ class Row:
     events: str | None = None
     tcp: str
     tcp_by: str | None = None
+    transport: str | None = None
     ecn: str | None = None
     ecn_by: str | None = None
     delay_ms: float | None = None

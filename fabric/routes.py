@@ -1,74 +1,82 @@
-"""What a host tells its TCP: the smallest retransmission time-out and the first window by its route, and the largest.
+"""The routes of hosts: what TCP takes over from them when it connects, set over netlink and read back.
 
-Comes in: a host, and metrics. The route is replaced whole, and read back. Sources: linux/rtnetlink.h (RTAX_*),
-tcp_rto_min() in net/ipv4: TCP heeds the time-out only where it is locked.
-
-The largest window is set by the send buffer, which holds all that is under way: tcp_wmem of the host's namespace. The
-route has metrics for it, and they do nothing: a locked `cwnd` is heeded only for destinations that TCP remembers from
-earlier connections, and `window` only until the receiver has measured how well its buffer is used (both tried on Linux
-6.18: windows grew to 15 packets under a limit of 3).
+Comes in: by host and mark, what a route is to carry. Goes out: one route a host to all others, and one more in a table of
+its own for each mark, which packets of sockets with that mark (SO_MARK) take. An accepted socket has its listener's mark.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from fabric.errors import RunError
-from fabric.graph import Host, Port
-from fabric.kernel import set_sysctl
-from fabric.policy import Transport
+from pyroute2.netlink.exceptions import NetlinkError
 
-__all__ = ["ADDRESS_PREFIX", "set_transport"]
+from fabric.errors import MachineError
 
+__all__ = ["ADDRESS_PREFIX", "MAIN", "Metrics", "set_routes", "wrong_routes"]
+
+MAIN = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 ADDRESS_PREFIX = 8  # every host is on 10.0.0.0/8, on-link
-_RTAX_RTO_MIN = 13
-_SKB_OVERHEAD = 1024  # about what the kernel counts beside a packet's payload: sk_buff, shared info, room for headers
-_LEAST_BUFFER = 4096  # of tcp_wmem
+_RTAX_CWND, _RTAX_RTO_MIN = 7, 13  # linux/rtnetlink.h
+_NETWORK = "10.0.0.0"
 
 
-def metrics_of(transport: Transport) -> dict[str, int]:
-    """The route's metrics, without those that are left to the kernel."""
-    asked = {"rto_min": transport.rto_min_ms, "initcwnd": transport.initcwnd}
-    return {name: value for name, value in asked.items() if value is not None}
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a route carries for TCP: milliseconds, and packets or None for the kernel's own; its table, and the mark that leads there."""
+
+    rto_min_ms: int
+    initcwnd: int | None = None
+    cwnd_clamp: int | None = None
+    table: int = MAIN
+    mark: int = 0
+
+    def asked(self) -> dict[str, int]:
+        """By the kernel's names, as given and read back.
+
+        TCP heeds the timeout and the largest window only where they are locked (tcp_rto_min() and tcp_init_metrics() in
+        net/ipv4).
+        """
+        lock = 1 << _RTAX_RTO_MIN | (0 if self.cwnd_clamp is None else 1 << _RTAX_CWND)
+        windows = {"initcwnd": self.initcwnd, "cwnd": self.cwnd_clamp}
+        return {"lock": lock, "rto_min": self.rto_min_ms, **{key: value for key, value in windows.items() if value is not None}}
 
 
-def send_buffer(packets: int, mss: int) -> int:
-    """The bytes of send buffer in which so many full packets fit, and not one more.
-
-    TCP takes another packet as long as the buffer is not full: half a packet less than all of them makes it so.
-    """
-    return max(_LEAST_BUFFER, round((packets - 0.5) * (mss + _SKB_OVERHEAD)))
-
-
-def set_transport(netlink: Any, host: Host, transport: Transport, mss: int) -> Transport:
-    """Set what connections of a host go by, in its namespace, and give what the kernel says then; RunError when that differs.
-
-    Packets are of `mss` bytes of payload.
-    """
-    interface = Port(host.name, host.nics[0].port).interface
-    (index,) = netlink.link_lookup(ifname=interface)
-    metrics = metrics_of(transport)
-    lock = (1 << _RTAX_RTO_MIN) * ("rto_min" in metrics)
-    netlink.route(
-        "replace", dst="10.0.0.0", dst_len=ADDRESS_PREFIX, oif=index, prefsrc=host.ip, scope="link", proto="kernel",
-        **({"metrics": {"lock": lock, **metrics}} if metrics else {}),
-    )  # fmt: skip
-    if transport.window_packets is not None:
-        limit = send_buffer(transport.window_packets, mss)
-        set_sysctl("net.ipv4.tcp_wmem", f"{_LEAST_BUFFER} {limit} {limit}")
-    got = replace(_read(netlink, index), window_packets=transport.window_packets)
-    if got != transport:
-        raise RunError(f"the route of {host.name}: asked for {transport}, the kernel says {got}")
-    return got
+def set_routes(netlink: Any, index: int, source: str, routes: Mapping[int, Metrics]) -> None:
+    """Give one host, in whose namespace `netlink` is, its route (mark 0) and those of marks; MachineError where there is one table only."""
+    for mark, metrics in routes.items():
+        try:
+            netlink.route(
+                "replace", dst=_NETWORK, dst_len=ADDRESS_PREFIX, oif=index, prefsrc=source, scope="link", proto="kernel",
+                table=metrics.table, metrics=metrics.asked(),
+            )  # fmt: skip
+            if mark:
+                netlink.rule("add", fwmark=mark, table=metrics.table, priority=metrics.table, family=socket.AF_INET)
+        except NetlinkError as err:
+            if not mark:
+                raise
+            reason = f"a route for one job's sockets: {os.strerror(err.code)}; it needs a kernel with CONFIG_IP_MULTIPLE_TABLES"
+            raise MachineError(f"{reason}; remedy: give rto_min_ms, initcwnd and cwnd_clamp to hosts instead of jobs") from None
 
 
-def _read(netlink: Any, index: int) -> Transport:
-    (route,) = (
-        item for item in netlink.get_routes(table=254, family=socket.AF_INET)
-        if item["dst_len"] == ADDRESS_PREFIX and item.get_attr("RTA_OIF") == index
-    )  # fmt: skip
-    found = route.get_attr("RTA_METRICS")
-    rto_min, initcwnd = (found.get_attr(name) if found else None for name in ("RTAX_RTO_MIN", "RTAX_INITCWND"))
-    return Transport(rto_min, initcwnd)
+def wrong_routes(netlink: Any, routes: Mapping[int, Metrics]) -> Iterator[str]:
+    """In words, every route of one host that is not what was asked."""
+    rules = {rule.get_attr("FRA_FWMARK"): rule.get_attr("FRA_TABLE") for rule in netlink.get_rules(family=socket.AF_INET)}
+    for mark, metrics in routes.items():
+        found = [_read(item) for item in netlink.get_routes(table=metrics.table, family=socket.AF_INET) if item["dst_len"] == ADDRESS_PREFIX]
+        if found != [metrics.asked()]:
+            yield f"the route in table {metrics.table}: asked for {_words(metrics.asked())}, it says {' and '.join(map(_words, found)) or 'nothing'}"
+        if mark and rules.get(mark) != metrics.table:
+            yield f"packets with mark {mark} take table {rules.get(mark)} instead of {metrics.table}"
+
+
+def _read(item: Any) -> dict[str, int]:
+    metrics = item.get_attr("RTA_METRICS")
+    return {name.removeprefix("RTAX_").lower(): value for name, value in metrics["attrs"]} if metrics else {}
+
+
+def _words(metrics: Mapping[str, int]) -> str:
+    return " ".join(f"{key}={value}" for key, value in metrics.items()) or "no metrics"

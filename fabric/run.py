@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from fabric import __version__
 from fabric.calibration import calibrated, measure_alpha_ms
+from fabric.clamps import clamps_of
 from fabric.doctor import refusals
 from fabric.emulation import emulate, machine_sysctls
 from fabric.endpoints import Provided, offered, providers
@@ -28,6 +29,7 @@ from fabric.patience import Waited, wait_until_quiet
 from fabric.results import SCHEMA_VERSION, Row, RunFolder, read_rows
 from fabric.sandbox import Sandbox, sandbox
 from fabric.summary import summarise
+from fabric.transports import refuse_unmarked, tcps_of
 from fabric.workload import Workload, workload
 
 __all__ = ["Watcher", "command_line", "judge_again", "machine", "run"]
@@ -60,8 +62,11 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str],
     if refused := refusals(experiment.points):
         raise MachineError("; ".join(refused))
     works = [workload(point) for point in experiment.points]
-    tcps = providers(point.transport.tcp for point in experiment.points)
+    for point, work in zip(experiment.points, works, strict=True):
+        clamps_of(point, work)
     with sandbox() as place, contextlib.ExitStack() as held:
+        tcps = providers(tcps_of(experiment.points), experiment.base, place.folder)
+        refuse_unmarked(experiment.points, works, tcps)
         # Before ours are offered: what is put back afterwards must not name one that has gone by then.
         for tcp in tcps.values():
             place.set_machine_sysctls(machine_sysctls(tcp))
@@ -69,11 +74,10 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str],
         folder = _new_folder(experiment, out, command)
         alphas: dict[str, float] = {}
         for point, work in zip(experiment.points, works, strict=True):
-            tcp = tcps[point.transport.tcp]
-            alpha_ms = _alpha_ms(point, alphas, folder, place, tcp, watcher)
+            alpha_ms = _alpha_ms(point, alphas, folder, place, tcps, watcher)
             waited = wait_until_quiet(patience_s, watcher.waiting) if patience_s else None
             watcher.point_begins(point, len(experiment.points))
-            rows = _run_point(point, work, folder, place, tcp, alpha_ms, watcher, waited)
+            rows = _run_point(point, work, folder, place, tcps, alpha_ms, watcher, waited)
             folder.append_rows(rows)
             watcher.rows(rows)
     folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
@@ -102,26 +106,27 @@ def judge_again(path: Path) -> list[Row]:
 
 
 def _run_point(
-    point: Point, work: Workload, folder: RunFolder, place: Sandbox, tcp: Provided, alpha_ms: float, watcher: Watcher,
+    point: Point, work: Workload, folder: RunFolder, place: Sandbox, tcps: Mapping[str, Provided], alpha_ms: float, watcher: Watcher,
     waited: Waited | None,
 ) -> list[Row]:  # fmt: skip
     path = folder.point(point.label)
     payload = payload_mbps(point.links.mbps, point.links.mtu)
     largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload) for schedule in work.schedules), default=0.0)
-    emulate(point, work, path, place, tcp, largest, watcher.record)
+    emulate(point, work, path, place, tcps, largest, watcher.record)
     described = {**point.to_json(), "alpha_ms": alpha_ms, "waited": waited and asdict(waited), **work.to_json()}
     (path / "point.json").write_text(json.dumps(described, indent=1) + "\n")
     return summarise(point, work, path, alpha_ms)
 
 
 def _alpha_ms(
-    point: Point, known: dict[str, float], folder: RunFolder, place: Sandbox, tcp: Provided, watcher: Watcher
+    point: Point, known: dict[str, float], folder: RunFolder, place: Sandbox, tcps: Mapping[str, Provided], watcher: Watcher
 ) -> float:
     """α for a point's links and transport, measured once for all points that share them, and the delay of its links."""
-    key = f"{calibrated(point.links).model_dump_json()} {point.transport.model_dump_json()}"
+    own = point.collective and point.collective.transport
+    key = f"{calibrated(point.links).model_dump_json()} {point.transport.model_dump_json(exclude={'hosts'})} {own}"
     if key not in known:
         watcher.calibrating(f"{point.links.mbps:g} Mb/s links, MTU {point.links.mtu}, {point.transport.tcp}")
-        known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place, tcp)
+        known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place, tcps)
     return known[key] + (point.links.delay_ms or 0.0)
 
 

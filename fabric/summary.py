@@ -37,6 +37,7 @@ from fabric.results import Row
 from fabric.schedule import Schedule
 from fabric.socketlog import FILE, read_sockets, rtt_percentiles_ms
 from fabric.telemetry import read_cpu
+from fabric.transports import describe_transport
 from fabric.workload import Workload
 
 __all__ = ["describe_load", "summarise"]
@@ -72,12 +73,21 @@ def _asked(point: Point, seen: Recorded) -> Row:
         policy=_policy(point), collective=collective.use if collective else None,
         placement=collective.placement if collective else None,
         hints=collective.hints if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
-        tcp_by=seen.network.get("tcp", {}).get("by"), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
+        tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
         delay_ms=links.delay_ms, loss_percent=links.loss_percent, delay_by=(seen.network.get("delay") or {}).get("by"),
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
     )  # fmt: skip
+
+
+def _tcp_by(seen: Recorded) -> str | None:
+    """Who provides the congestion control; by name where there are several."""
+    found = {one["name"]: one["by"] for one in seen.network.get("transport", {}).get("provided", {}).values()}
+    if len(found) < 2:
+        by: str | None = seen.network.get("tcp", {}).get("by")
+        return by
+    return ", ".join(f"{name}: {by}" for name, by in found.items())
 
 
 def _policy(point: Point) -> str | None:
@@ -273,7 +283,8 @@ def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
         "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "hints",
-        "load", "events", "tcp", "tcp_by", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "repeat", "seed", "iterations", "wrong", "correct", "datapath", "point",
+        "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "repeat", "seed",
+        "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip
     return Row(**{name: getattr(row, name) for name in asked}, refused=reason)
 

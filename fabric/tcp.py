@@ -28,7 +28,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class TcpReport:
-    """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h); `ecn` when both ends agreed on it.
+    """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h); `ecn` when both ends agreed on it; `cwnd` in packets.
 
     `dscp` is what its packets carry, `pacing_limit` in bytes of payload a second what it may send, None without a limit.
     """
@@ -48,23 +48,24 @@ class TcpReport:
     ecn: bool = False
     dscp: int = 0
     pacing_limit: int | None = None
+    cwnd: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
         return asdict(self)
 
 
-def listen_on(ip: str, port: int, tcp: str) -> socket.socket:
-    """A listening socket whose connections will use the congestion control `tcp`."""
-    listener = _socket(tcp)
+def listen_on(ip: str, port: int, tcp: str, mark: int = 0) -> socket.socket:
+    """A listening socket whose connections will use the congestion control `tcp`, and the routes of `mark`."""
+    listener = _socket(tcp, mark)
     listener.bind((ip, port))
     listener.listen(64)
     return listener
 
 
-def connect_from(connection: Endpoints, tcp: str) -> socket.socket:
+def connect_from(connection: Endpoints, tcp: str, mark: int = 0) -> socket.socket:
     """A connected, non-blocking socket from the connection's source address and port."""
-    sender = _socket(tcp)
+    sender = _socket(tcp, mark)
     sender.bind((connection.src_ip, connection.src_port))
     sender.settimeout(_CONNECT_DEADLINE_S)
     try:
@@ -107,11 +108,14 @@ def report(end: socket.socket) -> TcpReport:
         bytes_received=long(128), segments_out=word(136), data_segments_out=word(156), delivered=word(192),
         ce_marked=word(196), bytes_sent=long(200), spurious_retransmits=word(216), ecn=bool(info[5] & _OPTION_ECN),
         dscp=end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) >> 2, pacing_limit=None if pacing == UNLIMITED else pacing,
+        cwnd=word(80),
     )  # fmt: skip
 
 
-def _socket(tcp: str) -> socket.socket:
+def _socket(tcp: str, mark: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if mark:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, tcp.encode())

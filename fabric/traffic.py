@@ -27,11 +27,13 @@ class Traffic:
 
     `ranks` are host names by rank; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
     size, in order; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
-    socket, when the collective shall be announced there.
+    socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
+    with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow.
     """
 
     host_pids: Mapping[str, int]
-    tcp: str
+    sockets: Mapping[str, Mapping[str, tuple[str, int]]]
+    flow_jobs: Sequence[str]
     ranks: Sequence[str]
     edges: Mapping[tuple[int, int, int], Endpoints]
     schedules: Sequence[Schedule]
@@ -49,13 +51,13 @@ class Traffic:
     def to_json(self) -> dict[str, Any]:
         """What the coordinator reads."""
         return {
-            "host_pids": dict(self.host_pids), "tcp": self.tcp, "ranks": list(self.ranks),
+            "host_pids": dict(self.host_pids), "sockets": self.sockets, "ranks": list(self.ranks),
             "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
             "schedules": [schedule.to_json() for schedule in self.schedules],
             "dtype": self.dtype, "iterations": self.iterations, "warmup": self.warmup, "check": self.check,
             "flows": [
-                {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
-                for flow, endpoints in zip(self.flows, self.flow_endpoints, strict=True)
+                {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints), "job": job}
+                for flow, endpoints, job in zip(self.flows, self.flow_endpoints, self.flow_jobs, strict=True)
             ],
             "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,

@@ -11,7 +11,7 @@ from typing import Any
 
 from fabric import plugins
 from fabric.errors import RequestError
-from fabric.experiment import Point, flows, placement
+from fabric.experiment import Point, flows_by_load, placement
 from fabric.load import Flow
 from fabric.schedule import ELEMENT_BYTES, Schedule, check_structure
 from fabric.seeds import source_ports
@@ -25,13 +25,26 @@ Edge = tuple[int, int, int]  # source rank, destination rank, channel
 
 @dataclass(frozen=True)
 class Workload:
-    """All traffic of a point. `edges` are the collective's connections, `flow_endpoints` those of `flows`, in order."""
+    """All traffic of a point. `edges` are the collective's connections, `flow_endpoints` those of `flows`, in order.
+
+    `flow_loads` is which load each flow is of, counted from 0.
+    """
 
     ranks: tuple[str, ...]
     schedules: tuple[Schedule, ...]
     edges: dict[Edge, Endpoints]
     flows: tuple[Flow, ...]
     flow_endpoints: tuple[Endpoints, ...]
+    flow_loads: tuple[int, ...] = ()
+
+    @property
+    def hosts_by_job(self) -> dict[str, list[str]]:
+        """The hosts that take part in each job: in the collective, and in each load that has a flow."""
+        found = {"collective": list(dict.fromkeys(self.ranks))} if self.ranks else {}
+        for flow, load in zip(self.flows, self.flow_loads, strict=True):
+            hosts = found.setdefault(f"load.{load}", [])
+            hosts += [host for host in (flow.src, flow.dst) if host not in hosts]
+        return found
 
     @property
     def hosts_by_edge(self) -> dict[Edge, tuple[str, str]]:
@@ -55,7 +68,8 @@ def workload(point: Point) -> Workload:
     ranks = tuple(placement(point))
     schedules = _schedules(point, len(ranks))
     edges = list(dict.fromkeys(connection for schedule in schedules for connection in schedule.connections))
-    background = tuple(flows(point))
+    loads = flows_by_load(point)
+    background = tuple(flow for found in loads for flow in found)
     # The collective's connections draw first: its ports are the same with and without a load.
     ports = source_ports(point.seed, len(edges) + len(background))
     endpoints = _Endpoints(point)
@@ -64,6 +78,7 @@ def workload(point: Point) -> Workload:
         {edge: endpoints.of(ranks[edge[0]], ranks[edge[1]], number, ports) for number, edge in enumerate(edges)},
         background,
         tuple(endpoints.of(flow.src, flow.dst, len(edges) + number, ports) for number, flow in enumerate(background)),
+        tuple(number for number, found in enumerate(loads) for _ in found),
     )  # fmt: skip
 
 

@@ -136,6 +136,8 @@ void BPF_PROG(dctcp_control, struct sock *sk, u32 ack, int flag, const struct ra
 	}
 	flow->state = state;
 	flow->high_seq = tp->high_seq;
+	if (flow->cwnd > tp->snd_cwnd_clamp) /* transport.cwnd_clamp */
+		flow->cwnd = tp->snd_cwnd_clamp;
 	tp->snd_cwnd = flow->cwnd;
 	if (tp->srtt_us) { /* what TCP does itself for others: twice the rate in slow start, else 1.2 times (8 is srtt's unit) */
 		u64 rate = (u64)tp->mss_cache * 8000000ULL * flow->cwnd / tp->srtt_us;

@@ -200,10 +200,11 @@ def test_an_error_inside_takes_the_network_down_as_well(bring_up: Any, state: An
 def test_values_set_in_hosts_are_read_back(net: Any) -> None:
     """Sysctls and TCP's minimum timeout are those of every host, and not of the machine."""
     from fabric.kernel import read_sysctl
+    from fabric.routes import Metrics
 
     outside = read_sysctl("net.ipv4.tcp_no_metrics_save")
     net.set_host_sysctls({"net.ipv4.tcp_no_metrics_save": "1", "net.ipv4.tcp_congestion_control": "reno"})
-    net.set_rto_min(50)
+    net.set_routes({host.name: {0: Metrics(50)} for host in net.fabric.hosts})
     for host in net.fabric.hosts:
         assert net.host_sysctl(host.name, "net.ipv4.tcp_no_metrics_save") == "1"
         assert net.host_sysctl(host.name, "net.ipv4.tcp_congestion_control") == "reno"

@@ -49,6 +49,7 @@ def shift(hosts, rng, *, by: int):
 """,
     "typo.py": "import no_such_thing\n",
     "one.py": "class One(FabricApp):\n    PARAMETERS = {'margin': 0.1}\n",
+    "text.o": "no object\n",
     "two.py": "class One(RyuApp):\n    pass\n\nclass Another(app_manager.RyuApp):\n    pass\n",
 }
 
@@ -330,6 +331,71 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:6: telemetry.probes.pairs: got 'some'; accepted: auto, or a list of 1 to 64 lists of two hosts; "
         "write e.g. pairs: [[p0e0h0, p1e0h0]]",
     ),
+    "a dctcp job without marks": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 64KiB, transport: {tcp: dctcp}}"),
+        "bad.yaml:5: collective.transport.tcp: got 'dctcp'; accepted: another one, or queues that mark: without marks it is but "
+        "reno; add e.g. links.ecn: {min_packets: 20, max_packets: 20}",
+    ),
+    "a dctcp load without marks": (
+        changed(load="load: [{use: stride, step: 1, transport: {tcp: dctcp}}]"),
+        "bad.yaml:6: load.0.transport.tcp: got 'dctcp'; accepted: another one, or queues that mark: without marks it is but "
+        "reno; add e.g. links.ecn: {min_packets: 20, max_packets: 20}",
+    ),
+    "a dctcp job where marks may not be heard": (
+        changed(links="links: {mbps: 20, ecn: {min_packets: 5, max_packets: 5}}", more="transport: {ecn: false}",
+                collective="collective: {use: ring-allreduce, nbytes: 64KiB, transport: {tcp: dctcp}}"),
+        "bad.yaml:6: transport.ecn: got false; accepted: true beside dctcp, which lives on marks; remove it",
+    ),
+    "dctcp at one end": (
+        changed(links="links: {mbps: 20, ecn: {min_packets: 5, max_packets: 5}}", more="transport: {hosts: {p0e0h0: {tcp: dctcp}}}"),
+        "bad.yaml:6: transport.hosts.p0e0h0: got 'dctcp'; accepted: one and the same at both ends where marks are needed: p0e0h0 "
+        "exchanges data with p0e0h1, which has cubic, in collective; write e.g. collective.transport: {tcp: dctcp}",
+    ),
+    "a host that is not there": (
+        changed(more="transport: {hosts: {p0e0h9: {tcp: reno}}}"),
+        "bad.yaml:6: transport.hosts.p0e0h9: got 'p0e0h9'; accepted: hosts of this topology: p0e0h0, p0e0h1, p0e1h0, p0e1h1, ...; "
+        "did you mean p0e0h1?",
+    ),
+    "a host with an unknown key": (
+        changed(more="transport: {hosts: {p0e0h0: {rto_ms: 5}}}"),
+        "bad.yaml:6: transport.hosts.p0e0h0.rto_ms: got an unknown key; accepted: tcp, rto_min_ms, initcwnd, cwnd_clamp; did you mean rto_min_ms?",
+    ),
+    "a host with a bad value": (
+        changed(more="transport: {hosts: {p0e0h0: {initcwnd: 0}}}"),
+        "bad.yaml:6: transport.hosts.p0e0h0.initcwnd: got 0; accepted: a whole number from 1 to 100000; write e.g. initcwnd: 4",
+    ),
+    "a host as a word": (
+        changed(more="transport: {hosts: {p0e0h0: reno}}"),
+        "bad.yaml:6: transport.hosts.p0e0h0: got 'reno'; accepted: a mapping of tcp, rto_min_ms, initcwnd, cwnd_clamp; write e.g. "
+        "p0e0h0: {tcp: reno}",
+    ),
+    "a job's transport as a word": (
+        changed(load="load: [{use: stride, step: 1, transport: reno}]"),
+        "bad.yaml:6: load.0.transport: got 'reno'; accepted: a mapping of tcp, rto_min_ms, initcwnd and cwnd_clamp; write e.g. "
+        "transport: {tcp: reno}",
+    ),
+    "a job with a key of the run": (
+        changed(load="load: [{use: stride, step: 1, transport: {ecn: false}}]"),
+        "bad.yaml:6: load.0.transport.ecn: got an unknown key; accepted: tcp, rto_min_ms, initcwnd, cwnd_clamp; remove it",
+    ),
+    "a first window over the largest": (
+        changed(more="transport: {initcwnd: 9, cwnd_clamp: 8}"),
+        "bad.yaml:6: transport.initcwnd: got 9; accepted: at most cwnd_clamp, which is 8 there; write e.g. initcwnd: 8",
+    ),
+    "a largest window below the first of the run": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 64KiB, transport: {cwnd_clamp: 8}}", more="transport: {initcwnd: 9}"),
+        "bad.yaml:5: collective.transport.cwnd_clamp: got 8; accepted: at least initcwnd, which is 9 there; write e.g. cwnd_clamp: 9",
+    ),
+    "a congestion control whose file is not there": (
+        changed(more="transport: {tcp: ./my_cc.bpf.c}"),
+        "bad.yaml:6: transport.tcp: got './my_cc.bpf.c': no file <folder>/my_cc.bpf.c; accepted: a BPF program in C or its object; "
+        "it is looked up from the experiment's folder",
+    ),
+    "an object that is none": (
+        changed(more="transport: {hosts: {p0e0h0: {tcp: ./text.o}}}"),
+        "bad.yaml:6: transport.hosts.p0e0h0.tcp: got './text.o': text.o is no BPF object with BTF (it is not a 64-bit little-endian "
+        "ELF file); accepted: what clang -g -target bpf makes; compile it anew",
+    ),
     "telemetry that is too fast": (
         changed(more="telemetry: {period_ms: 1}"),
         "bad.yaml:6: telemetry.period_ms: got 1; accepted: a whole number from 5 to 1000; write e.g. period_ms: 10",
@@ -466,7 +532,7 @@ CASES: dict[str, tuple[str, str]] = {
     "a parameter the collective has not": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, iteration: 5}"),
         "bad.yaml:5: collective.iteration: got an unknown key; accepted: use, ranks, placement, nbytes, "
-        "dtype, iterations, warmup, check, hints, groups; did you mean iterations?",
+        "dtype, iterations, warmup, check, hints, transport, groups; did you mean iterations?",
     ),
     "groups that do not divide the ranks": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, ranks: 12, groups: 5}"),
@@ -542,7 +608,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a staggered load that is told its fabric": (
         changed(load="load: [{use: staggered, edge: 0.5, pod: 0.3, fabric: fat-tree}]"),
-        "bad.yaml:6: load.0.fabric: got an unknown key; accepted: use, mbps, hosts, seed, edge, pod; remove it",
+        "bad.yaml:6: load.0.fabric: got an unknown key; accepted: use, mbps, hosts, seed, transport, edge, pod; remove it",
     ),
     "a staggered load of more than everything": (
         changed(load="load: [{use: staggered, edge: 0.8, pod: 0.3}]"),
@@ -630,7 +696,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a congestion control that cannot be": (
         changed(more="transport: {tcp: Cubic}"),
-        "bad.yaml:6: transport.tcp: got 'Cubic'; accepted: reno, cubic, bbr, dctcp or another kernel name; "
+        "bad.yaml:6: transport.tcp: got 'Cubic'; accepted: reno, cubic, bbr, dctcp, another kernel name, or a file of yours, ./my_cc.bpf.c or .o; "
         "write e.g. tcp: cubic",
     ),
     "a timeout of zero": (

@@ -36,8 +36,8 @@ def test_the_objects_are_those_of_their_sources(tmp_path: Path) -> None:
 
 def test_the_kernels_own_goes_first() -> None:
     """Ours has another name, so that no socket can be mistaken."""
-    assert provided("dctcp", ["reno", "dctcp"]) == Provided("dctcp", "dctcp", "kernel")
-    assert provided("dctcp", ["reno", "cubic"]) == Provided("dctcp", "bpf_dctcp", "bpf")
+    assert provided("dctcp", ["reno", "dctcp"]) == Provided("dctcp", "dctcp", "kernel", needs_ecn=True)
+    assert provided("dctcp", ["reno", "cubic"]) == Provided("dctcp", "bpf_dctcp", "bpf", needs_ecn=True)
     assert provided("vegas", ["reno", "cubic"]) == Provided("vegas", "vegas", "kernel")
 
 

@@ -13,6 +13,7 @@ MODULES = [
     "fabric.ideal",
     "fabric.load",
     "fabric.sampler",
+    "fabric.transports",
     "topologies.fat_tree",
     "topologies.single_switch",
 ]

@@ -201,11 +201,13 @@ def test_defaults_are_what_the_documentation_says(load: Load) -> None:
         "mbps": 20, "mtu": 1500, "queue_packets": 50, "queue_bytes": None, "priority_floor": None,
         "delay_ms": None, "loss_percent": None, "ecn": None,
     }  # fmt: skip
-    assert point.transport.model_dump() == {"tcp": "cubic", "rto_min_ms": 200, "ecn": None}
+    assert point.transport.model_dump() == {
+        "tcp": "cubic", "rto_min_ms": 200, "initcwnd": None, "cwnd_clamp": None, "ecn": None, "hosts": {},
+    }  # fmt: skip
     assert point.collective is not None
     assert point.collective.model_dump() == {
         "use": "ring-allreduce", "ranks": "all", "placement": "ranked", "nbytes": (4096,), "dtype": "float32",
-        "iterations": 20, "warmup": 2, "check": True, "hints": False,
+        "iterations": 20, "warmup": 2, "check": True, "hints": False, "transport": None,
     }  # fmt: skip
 
 
@@ -262,7 +264,7 @@ def test_a_point_is_json_without_the_links_of_the_fabric(load: Load) -> None:
     """Resolved: sizes in bytes, defaults filled in, parameters beside `use` as in the file."""
     data = json.loads(json.dumps(load().points[0].to_json()))
     assert data["collective"]["nbytes"] == [65536, 4096]
-    assert data["load"][0] == {"use": "stride", "step": 4, "pairs": 4, "mbps": 5.0, "hosts": "all", "seed": None}
+    assert data["load"][0] == {"use": "stride", "step": 4, "pairs": 4, "mbps": 5.0, "hosts": "all", "seed": None, "transport": None}
     assert (data["variant"], data["seed"], data["poll_ms"], data["transport"]["tcp"]) == ("ecmp, step=4", 7, 100, "reno")
     assert "links" not in data["fabric"] and len(data["fabric"]["hosts"]) == 16
 

@@ -18,7 +18,8 @@ from fabric.errors import RunError
 from fabric.graph import Port
 from fabric.orders import Agency, Answer, described, from_json, to_json
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
-from fabric.routes import metrics_of, send_buffer
+from fabric.routes import Metrics
+from fabric.tuning import send_buffer, with_transport
 
 FLOW = FlowKey("10.0.0.2", 20000, "10.1.0.2", 5001)
 EVERY: list[Lever] = [
@@ -129,10 +130,11 @@ def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
         Agency(tmp_path / "nobody", TOKEN)
 
 
-def test_a_route_names_only_what_was_asked() -> None:
-    """The rest is the kernel's own."""
-    assert metrics_of(Transport(rto_min_ms=20)) == {"rto_min": 20}
-    assert metrics_of(Transport(20, 4, 3)) == {"rto_min": 20, "initcwnd": 4}
+def test_a_route_keeps_what_was_not_ordered() -> None:
+    """Only what is given is changed."""
+    route = Metrics(200, 10, 40)
+    assert with_transport(route, Transport(rto_min_ms=20)) == Metrics(20, 10, 40)
+    assert with_transport(route, Transport(initcwnd=4, window_packets=3)) == Metrics(200, 4, 40)
 
 
 @pytest.mark.parametrize("mss", [1448, 8948])
