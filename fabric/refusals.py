@@ -68,6 +68,12 @@ def _name_of(tcp: str, seen: Recorded) -> str:
     return str(known.get(tcp, tcp))
 
 
+def _ordered_timeouts(seen: Recorded, host: str) -> list[int]:
+    """The smallest retransmission timeouts that a controller ordered of a host, in ms."""
+    orders = [line["order"] for line in seen.orders if "got" in line]
+    return [order["rto_min_ms"] for order in orders if order["do"] == "transport" and order["host"] == host and order["rto_min_ms"]]
+
+
 def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
     """Each end is judged by what its job on its host was asked for: congestion control, smallest timeout, largest window."""
     if not seen.sockets:
@@ -79,7 +85,7 @@ def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
         whose = "sockets" if alike else f"sockets of {job.name} on {host}"
         if end["tcp"] != (wanted := _name_of(asked.tcp, seen)):
             other.setdefault(f"{whose} used {{}}, asked for {wanted}", set()).add(end["tcp"])
-        elif end["rto_ms"] < asked.rto_min_ms:
+        elif end["rto_ms"] < min([asked.rto_min_ms, *_ordered_timeouts(seen, host)]):
             return f"{whose} had a timeout of {end['rto_ms']:g} ms, asked for at least {asked.rto_min_ms}"
         elif asked.cwnd_clamp is not None and end["role"] == "sender" and end.get("cwnd", 0) > asked.cwnd_clamp:
             return f"{whose} had a window of {end['cwnd']} packets, asked for at most {asked.cwnd_clamp}"
