@@ -37,11 +37,13 @@ __all__ = ["Finding", "Kernel", "Machine", "Software", "examine", "findings", "r
 
 NEEDS_ROOT = "needs root to try"
 WORKS = ""
+VM = "run in the VM (Vagrantfile), whose kernel has it"
 SHAPERS = {  # by the key of `links` that asks for it: what it is made of, and one to try
     "queue_packets": ("htb+pfifo", Shape(20.0, 1500, queue_packets=50)),
     "queue_bytes": ("htb+bfifo", Shape(20.0, 1500, queue_bytes=75_700)),
+    "priority_floor": ("htb+u32", Shape(20.0, 1500, queue_packets=50, floor=0.05)),
 }
-OTHER_QUEUE = {"queue_packets": "write links.queue_bytes instead", "queue_bytes": "write links.queue_packets instead"}
+OTHER_QUEUE = {"queue_packets": "write links.queue_bytes instead", "queue_bytes": "write links.queue_packets instead", "priority_floor": f"leave it out, or {VM}"}
 EXTRAS = {  # what `tc` is told, and what a fabric would want it for
     "fq": ("limit 1000", "pacing, which bbr does without it too"),
 }
@@ -56,7 +58,6 @@ TCPS = {"cubic": "the default of transport.tcp", "bbr": "transport.tcp: bbr", "d
 GIB = 1 << 30
 MEMORY_GIB, DISK_GIB, CORES = 1, 1, 2  # round numbers, generous for a fat-tree of k=4
 TRIAL_DEADLINE_S = 60
-VM = "run in the VM (Vagrantfile), whose kernel has it"
 PROVISION = "run .ci/provision"
 
 RYU_VERSION = "import fabric.manager; from importlib.metadata import version; print(version('ryu'))"  # with its shim
@@ -190,7 +191,7 @@ def _programs(machine: Machine) -> Iterator[Finding]:
 
 def _qdiscs(kernel: Kernel) -> Iterator[Finding]:
     for key, (name, _) in SHAPERS.items():
-        yield _tried(f"qdisc {name}", name, kernel, True, f"links.{key} is built of it", OTHER_QUEUE[key])
+        yield _tried(f"qdisc {name}", name, kernel, key != "priority_floor", f"links.{key} is built of it", OTHER_QUEUE[key])
     for name, (_, use) in EXTRAS.items():
         yield _tried(f"qdisc {name}", name, kernel, False, f"for {use}", VM)
 

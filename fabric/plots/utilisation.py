@@ -123,7 +123,7 @@ def _tier(fabric: Fabric, port: Port) -> str:
 def tier_axis(axis: Any, heat: Heat, what: str) -> None:
     """Tiers from the top down, named at their middle and parted by lines."""
     axis.grid(False)
-    axis.set_ylim(len(heat.ports), 0)
+    axis.set_ylim(max(len(heat.ports), 1), 0)  # on a single switch there may be none to show
     names = list(dict.fromkeys(heat.tiers))
     sizes = [heat.tiers.count(name) for name in names]
     ends = np.cumsum(sizes)

@@ -15,7 +15,7 @@ from fabric.experiment import Point, load_experiment
 
 MEASURING = ("queueing.o", "stamp.o")
 BPF = ("mark.o", "mark_phantom.o", "dctcp.o", *MEASURING)
-RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "netem", "nfqueue", "red", "fq", *BPF)}
+RICH = {name: "" for name in ("namespace", "htb+pfifo", "htb+bfifo", "htb+u32", "netem", "nfqueue", "red", "fq", *BPF)}
 BARE = {
     **RICH, **dict.fromkeys(("netem", "red", "fq"), "Error: Specified qdisc kind is unknown."), "nfqueue": "no iptables",
     **dict.fromkeys(BPF, "it cannot be loaded by this kernel: no BTF"),
