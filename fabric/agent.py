@@ -24,11 +24,12 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from fabric.desk import Desk, Refused, listening
+from fabric.desk import Desk, Refused
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port
 from fabric.grasp import Grasp, reversed_flow
 from fabric.kernel import die_with_parent, inside_namespace, namespace_of
+from fabric.lines import listening
 from fabric.links import PRIORITY, Shape, class_requests, read_shape
 from fabric.markers import RedSetter
 from fabric.marking import MarkSetter

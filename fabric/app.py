@@ -24,7 +24,8 @@ from ryu.ofproto import ofproto_v1_3
 from fabric.counters import EventCounters, EventHint, EventReady
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port, Switch
-from fabric.hints import PLAN, Announced, listen, serve
+from fabric.hints import PLAN, Announced, serve
+from fabric.lines import listening
 from fabric.linkwatch import LinkWatch, QueueCount
 from fabric.openflow import FailoverGroup, Rule, flow_mod, group_mods
 from fabric.orders import Agency, Answer
@@ -105,7 +106,7 @@ class FabricApp(RyuApp):
             hub.spawn(self._run_errands)
         if not self.setup.get("hints"):
             return running
-        return hub.spawn(serve, listen(Path(self.setup["hints"])), self._hinted)
+        return hub.spawn(serve, listening(Path(self.setup["hints"])), self._hinted)
 
     # -- to call
 

@@ -15,29 +15,19 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Any
 
-from fabric.orders import from_json, read_line, to_json
+from fabric.lines import read_line
+from fabric.orders import from_json, to_json
 from fabric.policy import Lever
 
-__all__ = ["Desk", "Refused", "listening"]
+__all__ = ["Desk", "Refused"]
 
 _PEER = struct.Struct("=3i")  # struct ucred
 
 
 class Refused(Exception):
     """Why an order was not done, in one line."""
-
-
-def listening(path: Path) -> socket.socket:
-    """A socket to serve at, which only this user may open."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(4)
-    return listener
 
 
 class Desk:

@@ -15,15 +15,13 @@ import json
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from fabric.lines import read_line
 from fabric.policy import FlowKey
 
-__all__ = ["BEGIN", "PLAN", "Announced", "announce", "listen", "serve"]
+__all__ = ["BEGIN", "PLAN", "Announced", "announce", "serve"]
 
 PLAN, BEGIN = "plan", "begin"
-
-_LONGEST_LINE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +51,8 @@ def announce(path: str, flows: Iterable[Announced], deadline_s: float, phase: st
         channel.settimeout(deadline_s)
         channel.connect(path)
         channel.sendall(json.dumps({"phase": phase, "flows": [asdict(flow) for flow in flows]}).encode() + b"\n")
-        answer = _line(channel)
+        answer = read_line(channel)
     return int(json.loads(answer)["placed"])
-
-
-def listen(path: Path) -> socket.socket:
-    """A socket to serve at; only the user that runs the fabric may speak to it."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(8)
-    return listener
 
 
 def serve(listener: socket.socket, place: Callable[[str, list[Announced]], int]) -> None:
@@ -75,17 +63,7 @@ def serve(listener: socket.socket, place: Callable[[str, list[Announced]], int])
         except OSError:
             return
         with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            message = json.loads(_line(channel))
+            message = json.loads(read_line(channel))
             flows = [Announced(**item) for item in message["flows"]]
             placed = place(str(message.get("phase", BEGIN)), flows)
             channel.sendall(json.dumps({"placed": placed}).encode() + b"\n")
-
-
-def _line(channel: socket.socket) -> bytes:
-    text = b""
-    while not text.endswith(b"\n"):
-        chunk = channel.recv(65536)
-        if not chunk or len(text) > _LONGEST_LINE:
-            raise ConnectionError("the other side of the hints' socket closed it in mid-line")
-        text += chunk
-    return text

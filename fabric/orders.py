@@ -18,12 +18,12 @@ from typing import Any
 
 from fabric.errors import RunError
 from fabric.graph import Port
+from fabric.lines import read_line
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
 
 __all__ = ["Agency", "Answer", "described", "from_json", "to_json"]
 
 _KINDS = {SetPriority: "priority", SetRate: "rate", SetEcn: "ecn", SetTransport: "transport", Shift: "shift"}
-_LONGEST_LINE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,3 @@ class Agency:
         self._channel.sendall(json.dumps(message).encode() + b"\n")
         answer: dict[str, Any] = json.loads(read_line(self._channel))
         return answer
-
-
-def read_line(channel: socket.socket) -> bytes:
-    """The next line; ConnectionError when the other side hangs up before its end."""
-    text = b""
-    while not text.endswith(b"\n"):
-        chunk = channel.recv(65536)
-        if not chunk or len(text) > _LONGEST_LINE:
-            raise ConnectionError("the other side hung up")
-        text += chunk
-    return text

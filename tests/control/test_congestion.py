@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from fabric.decisions import read_decisions
-from fabric.desk import Desk, Refused, listening
+from fabric.desk import Desk, Refused
 from fabric.hints import PLAN, Announced, announce
+from fabric.lines import listening
 from fabric.orders import described
 from fabric.policy import Lever, SetPriority, SetTransport
 from topologies.fat_tree import fat_tree

@@ -10,7 +10,8 @@ from threading import Thread
 
 import pytest
 
-from fabric.hints import BEGIN, PLAN, Announced, announce, listen, serve
+from fabric.hints import BEGIN, PLAN, Announced, announce, serve
+from fabric.lines import listening
 
 FLOWS = [Announced("10.0.0.2", 20000, "10.1.0.2", 5001, 1 << 20, 30), Announced("10.1.0.2", 20001, "10.0.0.2", 5002, 1 << 20, 30)]
 
@@ -29,7 +30,7 @@ def test_the_answer_comes_when_the_flows_are_placed(path: Path) -> None:
         heard.append((phase, flows))
         return len(flows)
 
-    with listen(path) as listener:
+    with listening(path) as listener:
         Thread(target=serve, args=(listener, place), daemon=True).start()
         assert announce(str(path), FLOWS, 5.0, PLAN) == 2
         assert announce(str(path), FLOWS[:1], 5.0) == 1
@@ -39,14 +40,14 @@ def test_the_answer_comes_when_the_flows_are_placed(path: Path) -> None:
 
 def test_only_the_same_user_may_speak(path: Path) -> None:
     """The socket is nobody else's to write to."""
-    with listen(path):
+    with listening(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("nonsense", [b"\n", b"{}\n", b'{"flows": [{"src_ip": 1}]}\n', b'{"flows": 3}\n', b"\xff\xfe\n", b"no end"])
 def test_nonsense_is_ignored_and_the_next_one_heard(nonsense: bytes, path: Path) -> None:
     """Whoever says it gets no answer; the server lives on."""
-    with listen(path) as listener:
+    with listening(path) as listener:
         Thread(target=serve, args=(listener, lambda _, flows: len(flows)), daemon=True).start()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(5)
@@ -65,13 +66,13 @@ def test_nobody_listening_is_an_error(path: Path) -> None:
 
 def test_no_answer_is_a_time_out(path: Path) -> None:
     """A controller that takes the hint and places nothing does not hold the collective up for ever."""
-    with listen(path), pytest.raises(TimeoutError):
+    with listening(path), pytest.raises(TimeoutError):
         announce(str(path), FLOWS, 0.1)
 
 
 def test_an_announcement_is_one_line_of_json(path: Path) -> None:
     """So that anyone's controller can read it."""
-    with listen(path) as listener:
+    with listening(path) as listener:
         Thread(target=lambda: announce_quietly(path), daemon=True).start()
         channel, _ = listener.accept()
         with channel, channel.makefile("rb") as file:

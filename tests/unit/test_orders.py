@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from fabric.desk import Desk, Refused, listening
+from fabric.desk import Desk, Refused
 from fabric.errors import RunError
 from fabric.graph import Port
+from fabric.lines import listening
 from fabric.orders import Agency, Answer, described, from_json, to_json
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
 from fabric.routes import Metrics
