@@ -279,7 +279,7 @@ def check_cc(
     """Judge anyone's congestion control on a small real fabric: loads, negotiates, fills, shares, backs off (root)."""
     from dataclasses import asdict
 
-    from fabric.check_cc import check
+    from fabric.check_cc import UNDECIDED, check
 
     findings = []
     with _err.status("starting") as status:
@@ -289,11 +289,13 @@ def check_cc(
                 colour = {"PASS": "green", "NOTE": "yellow", "FAIL": "red"}[finding.verdict]
                 _out.print(f"[{colour}]{finding.verdict}[/] {finding.check}: {escape(finding.sentence)}", highlight=False, soft_wrap=True)
     failed = sum(finding.verdict == "FAIL" for finding in findings)
+    undecided = sum(finding.sentence.startswith(UNDECIDED) for finding in findings)
     if as_json:
-        print(json.dumps({"tcp": file, "passed": not failed, "findings": [asdict(finding) for finding in findings]}))
+        print(json.dumps({"tcp": file, "passed": not failed + undecided, "findings": [asdict(finding) for finding in findings]}))
     else:
-        _out.print(f"{file}: {f'{failed} checks failed' if failed else 'all checks passed'}", markup=False, highlight=False, soft_wrap=True)
-    if failed:
+        said = f"{failed} checks failed, {undecided} undecided" if failed + undecided else "all checks passed"
+        _out.print(f"{file}: {said}", markup=False, highlight=False, soft_wrap=True)
+    if failed + undecided:
         raise typer.Exit(1)
 
 

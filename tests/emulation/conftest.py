@@ -258,14 +258,19 @@ class Fabriclab:
         """Run an experiment, which succeeds, and return what it printed and its run folder."""
         out = Path(tempfile.mkdtemp(dir=self.folder, prefix="out-"))
         command = ("run", str(self.file(text)), "--json", "--out", str(out), *words)
-        until = time.monotonic() + BUSY_DEADLINE_S
-        done = self.call(*command)
-        while done.returncode == 3 and BUSY in done.stderr:
-            wait_for(nobody_runs, OTHERS, until - time.monotonic())
-            done = self.call(*command)
+        done = self.alone(*command)
         assert done.returncode == 0, done.stderr
         (folder,) = out.iterdir()
         return done, folder
+
+    def alone(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that needs the machine to itself, as soon as nobody else has it."""
+        until = time.monotonic() + BUSY_DEADLINE_S
+        done = self.call(*words)
+        while done.returncode == 3 and BUSY in done.stderr:
+            wait_for(nobody_runs, OTHERS, until - time.monotonic())
+            done = self.call(*words)
+        return done
 
     def end(self) -> None:
         """Stop what a test left running, and clean after it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fabric.check_cc import UNDECIDED
 from fabric.congestion import compiler
 
 pytestmark = [pytest.mark.emulation, pytest.mark.skipif(compiler() is None, reason="no clang here; an object needs none")]
@@ -28,12 +29,16 @@ transport: {hosts: {h3: {tcp: ./my_cc.bpf.c}}}
 
 
 def verdicts(fabriclab: Any, file: Path, code: int) -> dict[str, tuple[str, str]]:
-    """What check-cc finds in a file, by question, when it ends with this code."""
-    done = fabriclab.call("check-cc", str(file), "--json")
-    assert done.returncode == code, (done.stdout, done.stderr)
+    """What check-cc finds in a file, by question, when it ends with this code; skipped where the machine is too busy to say."""
+    done = fabriclab.alone("check-cc", str(file), "--json")
+    assert done.stdout, done.stderr
     told = json.loads(done.stdout)
-    assert told["passed"] is (code == 0)
-    return {item["check"]: (item["verdict"], item["sentence"]) for item in told["findings"]}
+    found = {item["check"]: (item["verdict"], item["sentence"]) for item in told["findings"]}
+    for check, (_, sentence) in found.items():
+        if sentence.startswith(UNDECIDED):
+            pytest.skip(f"{check}: {sentence}")
+    assert (done.returncode, told["passed"]) == (code, code == 0), found
+    return found
 
 
 def made_bad(folder: Path, old: str, new: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.check_cc import Seen, backing_off, filling, holding, negotiating, sharing
+from fabric.check_cc import Seen, backing_off, filling, holding, negotiating, sharing, undecided
 from fabric.congestion import Declared, compiled, compiler, declared, is_file, uncompiled
 from fabric.endpoints import Provided
 from fabric.errors import MachineError, RequestError
@@ -57,6 +57,14 @@ def test_losses_are_few_and_the_goodput_stays() -> None:
 def test_a_marking_queue_stays_near_its_threshold(packets: float, verdict: str) -> None:
     """Neither empty nor full."""
     assert holding(replace(GOOD, queue_packets=packets)).verdict == verdict
+
+
+def test_a_busy_machine_decides_nothing() -> None:
+    """Whatever the figures were; a faithful arm leaves the finding as it is."""
+    finding = sharing(GOOD)
+    assert undecided(finding, GOOD, GOOD) == finding
+    busy = undecided(finding, GOOD, replace(GOOD, unfaithful=("the hypervisor took 60%",)))
+    assert busy.verdict == "NOTE" and busy.sentence.startswith("undecided in 2 turns, as this machine was too busy: the hypervisor took 60%")
 
 
 def test_an_object_says_its_name_and_what_it_needs() -> None:
