@@ -129,7 +129,12 @@ class FabricApp(RyuApp):
 
     def order(self, levers: Sequence[Lever], done: Callable[[], None] = lambda: None) -> None:
         """Have hosts and ports do these; each is told to `on_answer`, and then `done` is called. Returns at once."""
-        self._errands.put((levers, done))
+        if self.setup.get("agent"):
+            self._errands.put((levers, done))
+            return
+        for lever in levers:
+            self.on_answer(lever, Answer(error="nobody takes orders here: there is no agent of hosts and ports"))
+        done()
 
     def _run_errands(self) -> None:
         agency: Agency | None = None

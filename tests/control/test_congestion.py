@@ -124,6 +124,14 @@ def test_an_agent_that_is_gone_stops_nothing(start: Any, agent: Agent) -> None:
         assert running.controller.exceptions() == 0
 
 
+def test_without_an_agent_nobody_waits_for_one(start: Any, agent: Agent) -> None:
+    """As on fake switches, where a controller is only checked."""
+    with start(STAR, "controllers.congestion", parameters=POLICY_OF_ROUTES, **{**agent.told, "agent": None}) as running:
+        assert agent.hint(ring(list(STAR.hosts)), "begin") == 6
+        assert {line["reason"][:24] for line in log_of(running, "lever-refused")} == {"nobody takes orders here"}
+        assert running.controller.exceptions() == 0
+
+
 def test_windows_are_set_before_connections_are_opened(start: Any, agent: Agent) -> None:
     """The plan of an incast is enough; there is no flow yet."""
     first, *others = STAR.hosts
