@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fabric.errors import MachineError
+from fabric.hooks import EGRESS, attach
 from fabric.libbpf import BpfMap, BpfObject, objects
 
 if TYPE_CHECKING:  # the sampler reads marks, and should start without these
@@ -26,7 +27,6 @@ __all__ = ["BY_PHANTOM", "BY_RED", "BY_TRUE_QUEUE", "BpfMarker", "MarkReader", "
 BY_RED, BY_TRUE_QUEUE, BY_PHANTOM = "red", "bpf", "phantom"
 _OBJECTS = {BY_TRUE_QUEUE: "mark.o", BY_PHANTOM: "mark_phantom.o"}
 _PROGRAM = "mark"
-_EGRESS = 0xFFFFFFF3  # TC_H_CLSACT | TC_H_MIN_EGRESS
 _KEY, _ASKED = struct.Struct("=I"), struct.Struct("=QIIII")
 _SEEN = struct.Struct("=II9Q")  # the lock, padding, the phantom queue's end and its rate, seven counters
 
@@ -127,11 +127,7 @@ class BpfMarker(Marker):
         """Mark what leaves a port from now on."""
         self._seen[_KEY.pack(index)] = _SEEN.pack(*[0] * 11)
         self._ask(port, index, shape, threshold)
-        netlink.tc("add", "clsact", index)
-        netlink.tc(
-            "add-filter", "bpf", index, ":1", fd=self._object.program(_PROGRAM), name=_PROGRAM, parent=_EGRESS,
-            classid=1, direct_action=True,
-        )  # fmt: skip
+        attach(netlink, index, self._object.program(_PROGRAM), _PROGRAM, EGRESS)
 
     def set(self, port: Port, threshold: Threshold) -> None:
         """Change a port's threshold while traffic runs, and read it back."""

@@ -23,6 +23,7 @@ from pyroute2 import IPRoute
 
 from fabric.errors import RunError
 from fabric.graph import Fabric, Host, Port
+from fabric.hooks import release_senders
 from fabric.kernel import inside_namespace, namespace_of, packets_with_ce, read_sysctl, set_sysctl, silence_ipv6
 from fabric.links import Shape, differences, read_shape, requests
 from fabric.marking import Marker, Threshold
@@ -310,6 +311,9 @@ def _configure_switch_ports(built: Network) -> None:
         for port, shape in built.shapes.items():
             if port.node in built.fabric.switch_by_name:
                 _prepare(netlink, channel, index[port.interface], port, shape)
+        if built.ovs.datapath == "system":
+            hosts = built.fabric.host_by_name
+            release_senders(netlink, [index[built.fabric.peer[port].interface] for port in built.shapes if port.node in hosts])
 
 
 def _configure_host(built: Network, host: Host) -> None:
