@@ -38,11 +38,13 @@ Ints = npt.NDArray[np.int64]
 class DelayMeter:
     """The pair of programs on ports of any namespace, until it is closed; MachineError when the kernel refuses them.
 
-    `period_s` is how often `look` takes down what has come since, for a record over time.
+    `period_s` is how often `look` takes down what has come since, for a record over time. `nics: false` leaves out the queues
+    of hosts' own NICs: where packets are taken off their senders' accounts behind these (`fabric.release`), a packet is
+    another one when it comes in than when it left.
     """
 
-    def __init__(self, fabric: Fabric, period_s: float) -> None:
-        self._ports: Sequence[Port] = tuple(fabric.peer)
+    def __init__(self, fabric: Fabric, period_s: float, nics: bool = True) -> None:
+        self._ports: Sequence[Port] = tuple(port for port in fabric.peer if nics or port.node in fabric.switch_by_name)
         if len(self._ports) > MOST_PORTS - 1:
             raise MachineError(f"queueing delays of {len(self._ports)} ports: at most {MOST_PORTS - 1} can be told apart; leave telemetry.queueing_delay out")
         self._peer, self._number = fabric.peer, {port: number for number, port in enumerate(self._ports, 1)}
@@ -60,8 +62,10 @@ class DelayMeter:
 
     def attach(self, netlink: Any, index: int, port: Port) -> None:
         """Note what leaves a port, and take up what comes in from its peer; both ends of a link have to be attached."""
-        for name, hook, number in ((_NOTE, EGRESS, self._number[port]), (_TAKE, INGRESS, self._number[self._peer[port]])):
+        for name, hook, number in ((_NOTE, EGRESS, self._number.get(port)), (_TAKE, INGRESS, self._number.get(self._peer[port]))):
             program = self._object.program(name)
+            if number is None:
+                continue
             attach(netlink, index, program, name=name, hook=hook, number=number, priority=_PRIORITY)
 
     def look(self, now: float) -> None:

@@ -49,7 +49,7 @@ def instruments(point: Point, net: Network) -> Iterator[Instruments]:
     with contextlib.ExitStack() as held:
         made = Instruments()
         if asked.queueing_delay:
-            made.meter = held.enter_context(DelayMeter(point.fabric, PERIODS_A_LOOK * asked.period_ms / 1000))
+            made.meter = held.enter_context(DelayMeter(point.fabric, PERIODS_A_LOOK * asked.period_ms / 1000, nics=net.ovs.datapath == "netdev"))
             net.hook(made.meter.attach)
         if asked.probes:
             made.stamper = held.enter_context(Stamper(point.fabric, {port: shape.mbps for port, shape in net.in_force.items()}))

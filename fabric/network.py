@@ -28,6 +28,7 @@ from fabric.links import Shape, class_requests, differences, read_shape, request
 from fabric.marking import Marker, Threshold
 from fabric.offloads import offloads_left_on, switch_off_offloads
 from fabric.ovs import PrivateOvs
+from fabric.release import release_senders
 from fabric.routes import ADDRESS_PREFIX, Metrics, set_routes, wrong_routes
 
 __all__ = ["ControllerAddress", "Network", "network"]
@@ -335,6 +336,9 @@ def _configure_switch_ports(built: Network) -> None:
         for port, shape in built.shapes.items():
             if port.node in built.fabric.switch_by_name:
                 _prepare(netlink, channel, index[port.interface], port, shape)
+        if built.ovs.datapath == "system":
+            hosts = built.fabric.host_by_name
+            release_senders(netlink, [index[built.fabric.peer[port].interface] for port in built.shapes if port.node in hosts])
 
 
 def _configure_host(built: Network, host: Host) -> None:

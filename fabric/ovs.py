@@ -22,6 +22,7 @@ from typing import Literal
 
 from fabric.errors import MachineError, RunError
 from fabric.kernel import die_with_parent, has_module
+from fabric.release import can_release
 
 __all__ = ["Datapath", "PrivateOvs", "allocator_environment", "best_datapath", "private_ovs"]
 
@@ -32,8 +33,11 @@ _START_DEADLINE_S = 15.0
 
 
 def best_datapath() -> Datapath:
-    """`system` (the kernel's) where the openvswitch module is, else `netdev` (userspace, inside ovs-vswitchd)."""
-    return "system" if has_module("openvswitch") else "netdev"
+    """`system` (the kernel's) where the openvswitch module is, else `netdev` (userspace, inside ovs-vswitchd).
+
+    The kernel's would be no network without the program that takes packets off their senders' accounts (`fabric.hooks`).
+    """
+    return "system" if has_module("openvswitch") and can_release() else "netdev"
 
 
 @dataclass

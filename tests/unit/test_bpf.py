@@ -14,7 +14,7 @@ from fabric.libbpf import objects
 from fabric.links import Shape
 from fabric.marking import Threshold
 
-OBJECTS = ("mark.o", "mark_phantom.o", "dctcp.o", "queueing.o", "stamp.o")
+OBJECTS = ("mark.o", "mark_phantom.o", "dctcp.o", "queueing.o", "stamp.o", "release.o")
 CLANG = shutil.which("clang") or shutil.which("clang-14")
 
 
