@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +22,18 @@ from fabric.markers import best_marker
 from fabric.ovs import best_datapath
 from fabric.results import read_rows
 
+pytestmark = pytest.mark.emulation
+
 COMMAND = (sys.executable, "-c", "from fabric.cli import main; main()")
+LINE = Path(__file__).parents[1] / "emulation" / "line.py"
 DEADLINE_S = 300
 EXPERIMENT = """
 question: Do the kernel's datapath, its RED and its DCTCP do what ours do?
-topology: {use: single-switch, hosts: 3}
+topology: {use: ./line.py}
 links: {mbps: 10, queue_packets: 50, ecn: {min_packets: 10, max_packets: 10}}
 controller: {use: single-path}
-load: [{use: incast, senders: 2}]
-duration_s: 12
+load: [{use: stride, step: 2}]
+duration_s: 8
 telemetry: {period_ms: 50}
 sweep:
   transport: [{tcp: dctcp}, {tcp: cubic, ecn: false}]
@@ -51,6 +55,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, dict[str
     """Row and record of each arm: DCTCP, and cubic without ECN."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "vm.yaml").write_text(EXPERIMENT)
+    shutil.copy(LINE, folder)
     done = subprocess.run(
         [*COMMAND, "run", "vm.yaml", "--out", "out"], cwd=folder, capture_output=True, text=True, check=False, timeout=DEADLINE_S
     )
@@ -70,10 +75,10 @@ def test_a_run_by_the_kernel_alone(points: Any) -> None:
 
 
 def test_marks_arrive_and_are_heard(points: Any) -> None:
-    """Each mark of the one switch came to a host once, senders heard of them, and whoever did not ask got none."""
+    """Marks of the link that two flows share came to the hosts, senders heard of them, and whoever did not ask got none."""
     (dctcp, record), (cubic, other) = points
     ports, received = record["marking"]["ports"], sum(record["marking"]["ce_received"].values())
-    assert sum(port["marked"] for port in ports.values()) == received > 20
+    assert sum(port["marked"] for port in ports.values()) >= received > 20
     assert dctcp.marks > 20 and dctcp.ce_marked > 20
     assert cubic.marks == 0 and sum(other["marking"]["ce_received"].values()) == 0
     assert dctcp.queue_p50_packets < 20 < 30 < cubic.queue_p95_packets
