@@ -100,7 +100,7 @@ def test_the_controllers_folder_holds_what_it_may_know_and_what_it_wrote(running
 def test_a_controller_is_told_neither_load_nor_placement_nor_seed(running: Any) -> None:
     """Its setup has exactly these keys: a controller that is compared with others cannot know what is coming."""
     setup = json.loads((running.folder / "controller.json").read_text())
-    assert setup.keys() == {"app", "port", "poll_ms", "hash_basis", "parameters", "mbps", "hints"}
+    assert setup.keys() == {"app", "port", "poll_ms", "hash_basis", "parameters", "mbps", "hints", "wires", "agent"}
     assert setup["app"] == "controllers.two_level" and setup["parameters"] == {}
     environment = Path(f"/proc/{running.controller.companion.process.pid}/environ").read_bytes().split(b"\0")
     assert [item for item in environment if item.startswith(b"FABRIC_RUN=")] == [f"FABRIC_RUN={running.folder}".encode()]

@@ -97,7 +97,7 @@ def ends(asked: Point, **changes: Any) -> list[dict[str, Any]]:
 def judged(asked: Point, sockets: list[dict[str, Any]]) -> str | None:
     """Why these sockets are refused."""
     network: Mapping[str, Any] = {"tcp": {"asked": "cubic", "name": "cubic", "by": "kernel"}}
-    seen = type("Seen", (), {"sockets": sockets, "network": network})()
+    seen = type("Seen", (), {"sockets": sockets, "network": network, "orders": []})()
     return sockets_differ(asked, workload(asked), cast(Recorded, seen))
 
 
