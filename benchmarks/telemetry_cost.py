@@ -30,7 +30,7 @@ from fabric.errors import MachineError
 from fabric.graph import Fabric, FabricBuilder, Port
 from fabric.kernel import inside_namespace, namespace_of, new_network_namespace, set_sysctl, silence_ipv6
 from fabric.links import Shape, requests
-from fabric.marking import BY_PHANTOM, BY_TRUE_QUEUE, Marker, Threshold
+from fabric.marking import BY_PHANTOM, BY_TRUE_QUEUE, BpfMarker, Threshold
 from fabric.process import companion
 from fabric.stamping import Stamper
 from fabric.stamps import FRAME_BYTES, PROBES, blank
@@ -107,7 +107,7 @@ PROBE = ip_packet(blank(1, 1), FRAME_BYTES, (20000, PROBES))
 def marking(by: str, fabric: Fabric, netlink: Any, index: dict[Port, int]) -> Iterator[Ran]:
     """The marker at the near port."""
     near = fabric.links[0].a
-    with Marker(by) as marker:
+    with BpfMarker(by) as marker:
         marker.attach(netlink, index[near], near, SHAPE, Threshold(20 * SHAPE.frame, 20 * SHAPE.frame))
         yield lambda: [marker.ran()]
 

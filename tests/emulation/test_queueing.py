@@ -22,7 +22,7 @@ from fabric.delaymeter import DelayMeter
 from fabric.graph import Fabric, FabricBuilder, Port
 from fabric.kernel import new_network_namespace, silence_ipv6
 from fabric.links import Shape, requests
-from fabric.marking import BY_PHANTOM, Marker, Threshold
+from fabric.marking import BY_PHANTOM, BpfMarker, Threshold
 from fabric.queueing import read_queueing
 from fabric.telemetry import read_queues
 
@@ -89,7 +89,7 @@ def burst(frames: int, expected: int, marker: bool = False, again: bool = False)
         near, far = fabric.links[0].a, fabric.links[0].b
         with contextlib.ExitStack() as held:
             netlink, index = held.enter_context(wire(fabric))
-            marks = held.enter_context(Marker(BY_PHANTOM)) if marker else None
+            marks = held.enter_context(BpfMarker(BY_PHANTOM)) if marker else None
             if marks:
                 marks.attach(netlink, index[near], near, SHAPE, Threshold(10 * SHAPE.frame, 10 * SHAPE.frame))
             meter = held.enter_context(DelayMeter(fabric, 1))
