@@ -60,7 +60,7 @@ class Limits:
 
     fills: float = 0.9
     shares: float = 0.8
-    loses: float = 0.1
+    loses: float = 0.03  # reno has 1.1 to 1.5 % here, cubic 0.6 to 1.0
     leaves: float = 0.15
     keeps: float = 0.8
     threshold_low: float = 0.25

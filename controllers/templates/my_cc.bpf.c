@@ -2,8 +2,7 @@
 /* A congestion control to copy: slow start, then one packet more a round trip, and half of it after a loss (AIMD, as Reno).
  * Run it by `transport: {tcp: ./my_cc.bpf.c}`, judge it by `fabriclab check-cc ./my_cc.bpf.c`. Needs Linux 6.10.
  *
- * The window is kept in `struct flow`, at most 104 bytes, and set anew on every acknowledgement. To live on marks, add
- * TCP_CONG_NEEDS_ECN to the flags, and look at tp->delivered_ce; fabric/bpf/dctcp.bpf.c does it.
+ * The window is kept in `struct flow`, at most 104 bytes, and set on every acknowledgement. For marks see fabric/bpf/dctcp.bpf.c.
  */
 #include "kernel.h"
 
@@ -27,19 +26,23 @@ void BPF_PROG(my_control, struct sock *sk, u32 ack, int flag, const struct rate_
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct flow *flow = FLOW(sk);
-	u32 state = BPF_CORE_READ_BITFIELD((struct inet_connection_sock *)sk, icsk_ca_state);
+	u32 state = BPF_CORE_READ_BITFIELD((struct inet_connection_sock *)sk, icsk_ca_state), flight, grown;
 
 	if (state >= CA_RECOVERY && (flow->state < state || flow->high_seq != tp->high_seq)) { /* a loss, once a window */
 		flow->ssthresh = flow->cwnd / 2 > 2 ? flow->cwnd / 2 : 2;
 		flow->cwnd = state == CA_LOSS ? 1 : flow->ssthresh; /* 1: after a timeout */
 	} else if (state != CA_RECOVERY && BPF_CORE_READ_BITFIELD(tp, is_cwnd_limited)) {
 		flow->part += flow->cwnd < flow->ssthresh ? flow->cwnd * sample->acked_sacked : sample->acked_sacked;
-		flow->cwnd += flow->part / flow->cwnd;
-		flow->part %= flow->cwnd;
+		grown = flow->part / flow->cwnd;
+		flow->part -= grown * flow->cwnd;
+		flow->cwnd += grown;
 	}
 	flow->state = state;
 	flow->high_seq = tp->high_seq;
-	tp->snd_cwnd = flow->cwnd = flow->cwnd < tp->snd_cwnd_clamp ? flow->cwnd : tp->snd_cwnd_clamp;
+	flow->cwnd = flow->cwnd < tp->snd_cwnd_clamp ? flow->cwnd : tp->snd_cwnd_clamp;
+	/* Where much was lost, one out for one in (as RFC 6937): the whole window at once would be lost again, then timeouts. */
+	flight = tp->packets_out - tp->sacked_out - tp->lost_out + tp->retrans_out + sample->acked_sacked + 1;
+	tp->snd_cwnd = state == CA_RECOVERY && flight < flow->cwnd ? flight : flow->cwnd;
 	if (tp->srtt_us) /* 1.2 windows a round trip; srtt is in eighths of microseconds */
 		sk->sk_pacing_rate = (u64)tp->mss_cache * 9600000ULL * flow->cwnd / tp->srtt_us;
 }

@@ -49,7 +49,7 @@ struct inet_connection_sock {
 
 struct tcp_sock {
 	u32 rcv_nxt, snd_nxt, snd_una, snd_cwnd, snd_cwnd_clamp;
-	u32 delivered, delivered_ce, high_seq, mss_cache, srtt_us, packets_out;
+	u32 delivered, delivered_ce, high_seq, mss_cache, srtt_us, packets_out, sacked_out, lost_out, retrans_out;
 	u8 is_cwnd_limited : 1;
 	u8 ecn_flags;
 } KERNELS;

@@ -46,7 +46,7 @@ def test_two_flows_share(rates: tuple[float, float], verdict: str) -> None:
 def test_losses_are_few_and_the_goodput_stays() -> None:
     """Too many, too slow, and none to judge by are three answers."""
     assert backing_off(GOOD).verdict == "PASS"
-    assert "smaller on a loss" in backing_off(replace(GOOD, retransmits=500)).sentence
+    assert "smaller on a loss" in backing_off(replace(GOOD, retransmits=36)).sentence
     assert "smaller on a loss" in backing_off(replace(GOOD, goodput_mbps=(18.0, 1.0))).sentence
     assert "too far" in backing_off(replace(GOOD, goodput_mbps=(1.0, 18.0))).sentence
     assert "too far" in backing_off(replace(GOOD, goodput_mbps=(5.0, 5.0))).sentence
