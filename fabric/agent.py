@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import socket
-import struct
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -28,6 +27,7 @@ from fabric.desk import Desk, Refused
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port
 from fabric.grasp import Grasp, reversed_flow
+from fabric.ideal import TCP_IP_HEADERS
 from fabric.kernel import die_with_parent, inside_namespace, namespace_of
 from fabric.lines import listening
 from fabric.links import PRIORITY, Shape, class_requests, read_shape
@@ -35,12 +35,9 @@ from fabric.markers import RedSetter
 from fabric.marking import MarkSetter
 from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
 from fabric.routes import Metrics
-from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED
+from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED, report
 from fabric.tuning import set_transport
 
-_TCP_INFO_MSS = 16  # the offset of tcpi_snd_mss in struct tcp_info
-_TCP_INFO_BYTES = 104
-HEADERS = 66  # Ethernet, IP, and TCP with timestamps
 _DSCP_SHIFT = 2
 
 
@@ -67,9 +64,7 @@ class Agent:
                 return self._flow_rate(order.target, order.mbps) if isinstance(order.target, FlowKey) else self._host_rate(order)
             if isinstance(order, SetEcn):
                 return self._ecn(order)
-            if isinstance(order, SetTransport):
-                return self._transport(order)
-            raise Refused(f"{order.job}: this run's traffic takes no shifts in time")
+            return self._transport(order)
         except (OSError, NetlinkError, FabricError, KeyError) as err:
             raise Refused(f"{type(err).__name__}: {err}") from err
 
@@ -86,14 +81,15 @@ class Agent:
             raise Refused(f"asked for DSCP {wanted}, the sockets say {got}")
         return got
 
-    def _flow_rate(self, flow: FlowKey, mbps: float | None) -> float | None:
+    def _flow_rate(self, flow: FlowKey, mbps: float | None) -> int | None:
+        """In bytes of payload a second, as the socket has it; None without a limit."""
         with self._socket(flow) as held:
             wanted = UNLIMITED if mbps is None else _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame)
             held.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, wanted)
             got = held.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE) & UNLIMITED
         if got != wanted:
             raise Refused(f"asked for {wanted} bytes/s, the socket says {got}")
-        return mbps
+        return None if mbps is None else int(got)
 
     def _host_rate(self, order: SetRate) -> float:
         host = str(order.target)
@@ -117,7 +113,7 @@ class Agent:
         return list(self.marks.set(order.port.interface, self.shapes[order.port], order.min_bytes, order.max_bytes))
 
     def _transport(self, order: SetTransport) -> dict[str, Any]:
-        host, mss = self.fabric.host_by_name[order.host], self._nic(order.host).frame - HEADERS
+        host, mss = self.fabric.host_by_name[order.host], self._nic(order.host).mtu - TCP_IP_HEADERS
         asked = {key: value for key, value in asdict(order.transport).items() if value is not None}
         wanted = replace(self.transports[order.host], **asked)
         with inside_namespace(self._namespaces[order.host]), IPRoute() as netlink:
@@ -152,9 +148,7 @@ def _setter(told: Mapping[str, Any] | None) -> MarkSetter | RedSetter | None:
 
 def _pacing(held: socket.socket, mbps: float, frame: int) -> int:
     """The pacing rate in bytes of payload a second, which is what TCP counts, of a rate that counts whole frames."""
-    info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    mss = int(struct.unpack_from("=I", info, _TCP_INFO_MSS)[0])
-    return max(1, min(UNLIMITED - 1, round(mbps * 1e6 / 8 * mss / frame)))
+    return max(1, min(UNLIMITED - 1, round(mbps * 1e6 / 8 * report(held).mss / frame)))
 
 
 def main() -> int:

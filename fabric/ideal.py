@@ -12,7 +12,7 @@ from fabric.errors import RequestError
 from fabric.fluid import play
 from fabric.schedule import Schedule
 
-__all__ = ["algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
+__all__ = ["ETHERNET_HEADER", "TCP_IP_HEADERS", "algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
 
 ETHERNET_HEADER = 14
 TCP_IP_HEADERS = 20 + 20 + 12  # IPv4, TCP, and TCP's timestamps option

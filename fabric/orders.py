@@ -19,11 +19,11 @@ from typing import Any
 from fabric.errors import RunError
 from fabric.graph import Port
 from fabric.lines import read_line
-from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
+from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
 
-__all__ = ["Agency", "Answer", "described", "from_json", "to_json"]
+__all__ = ["Agency", "Answer", "described", "done", "from_json", "read_orders", "to_json"]
 
-_KINDS = {SetPriority: "priority", SetRate: "rate", SetEcn: "ecn", SetTransport: "transport", Shift: "shift"}
+_KINDS = {SetPriority: "priority", SetRate: "rate", SetEcn: "ecn", SetTransport: "transport"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,7 @@ def to_json(lever: Lever) -> dict[str, Any]:
         return {**kind, **target, "mbps": lever.mbps}
     if isinstance(lever, SetEcn):
         return {**kind, "port": [lever.port.node, lever.port.number], "min_bytes": lever.min_bytes, "max_bytes": lever.max_bytes}
-    if isinstance(lever, SetTransport):
-        return {**kind, "host": lever.host, **asdict(lever.transport)}
-    return {**kind, "job": lever.job, "delay_ms": lever.delay_ms}
+    return {**kind, "host": lever.host, **asdict(lever.transport)}
 
 
 def from_json(order: Mapping[str, Any]) -> Lever:
@@ -61,8 +59,6 @@ def from_json(order: Mapping[str, Any]) -> Lever:
         return SetEcn(Port(*asked["port"]), int(asked["min_bytes"]), int(asked["max_bytes"]), "")
     if kind == "transport":
         return SetTransport(str(asked.pop("host")), Transport(**asked), "")
-    if kind == "shift":
-        return Shift(str(asked["job"]), float(asked["delay_ms"]), "")
     raise ValueError(f"no order is called {kind!r}; there are {', '.join(_KINDS.values())}")
 
 
@@ -83,9 +79,18 @@ def _on(lever: Lever) -> tuple[str, Any]:
         return str(lever.target), lever.mbps
     if isinstance(lever, SetEcn):
         return lever.port.interface, [lever.min_bytes, lever.max_bytes]
-    if isinstance(lever, SetTransport):
-        return lever.host, asdict(lever.transport)
-    return lever.job, lever.delay_ms
+    return lever.host, asdict(lever.transport)
+
+
+def read_orders(folder: Path) -> list[dict[str, Any]]:
+    """What the agent was ordered in a point and what came of it, in order; empty where there was no agent."""
+    path = folder / "agent" / "agent.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def done(orders: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Any]]:
+    """Those that were done, in order, each with what was read back."""
+    return [(line["order"], line["got"]) for line in orders if "got" in line]
 
 
 class Agency:

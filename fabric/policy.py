@@ -15,7 +15,7 @@ from fabric.paths import Path
 
 __all__ = [
     "Action", "FlowKey", "FlowView", "JobView", "Lever", "LinkView", "Policy", "Reroute", "Reweight", "SetEcn", "SetPriority", "SetRate",
-    "SetTransport", "Shift", "Transport", "View", "Wires",
+    "SetTransport", "Transport", "View", "Wires",
 ]  # fmt: skip
 
 
@@ -87,18 +87,11 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job that announced itself: the flows that it will use (source, destination) and bytes of each in an iteration.
-
-    `began` are the times, in seconds, at which its last iterations began, as far as it told; `delay_ms` is by how much
-    it was asked to shift.
-    """
+    """A job that announced itself: the flows that it will use (source, destination) and bytes of each in an iteration."""
 
     name: str
     flows: tuple[tuple[str, str], ...]
     nbytes: tuple[int, ...]
-    began: tuple[float, ...] = ()
-    busy_s: tuple[float, ...] = ()
-    delay_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +111,13 @@ class Transport:
 class Wires:
     """What operators know of their links beside their rates: the largest frame, and the queue's limit, in bytes.
 
-    `floor` is the share of a link that packets without priority keep, None where queues know no priority; `rtt_ms` the
-    round trip across an idle fabric; `transport` what each host is set to.
+    `floor` is the share of a link that packets without priority keep, None where queues know no priority; `transport`
+    what each host is set to.
     """
 
     frame: int
     queue_bytes: int
     floor: float | None = None
-    rtt_ms: float | None = None
     transport: Mapping[str, Transport] = field(default_factory=dict)
 
 
@@ -217,17 +209,7 @@ class SetTransport:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """Have a job begin its iterations so much later from the next one on, once."""
-
-    job: str
-    delay_ms: float
-    reason: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-Lever = SetPriority | SetRate | SetEcn | SetTransport | Shift
+Lever = SetPriority | SetRate | SetEcn | SetTransport
 Action = Reroute | Reweight | Lever
 
 

@@ -15,10 +15,11 @@ from fabric.graph import Port
 from fabric.journeys import astray
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER, PRIORITY
+from fabric.orders import done
 from fabric.queueing import unseen
 from fabric.recorded import Recorded
 
-__all__ = ["describe_ecn", "in_force", "unproven"]
+__all__ = ["describe_ecn", "unproven"]
 
 _SLACK_FRAMES = 2  # between a sample of the queue and the packet that finds it
 
@@ -63,27 +64,27 @@ def _unmarked(point: Point, seen: Recorded) -> list[str]:
 
 def _lost(seen: Recorded) -> Iterator[str]:
     """What the agent set at a socket must be what the socket's owner finds there at the end, at both ends for priority."""
-    if not seen.orders:
-        return
-    last = {(order["do"], *order["flow"].values()): order for order in in_force(seen) if "flow" in order}
-    ends = {(end["src_ip"], end["src_port"], end["dst_ip"], end["dst_port"], end["role"]): end for end in seen.sockets}
-    for order in last.values():
+    last = {(order["do"], *order["flow"].values()): (order, got) for order, got in done(seen.orders) if "flow" in order}
+    ends = {_flow_of(end, reverse=end["role"] == "receiver"): end for end in seen.sockets} if last else {}
+    for order, got in last.values():
         flow = order["flow"]
-        for role in ("sender", "receiver") if order["do"] == "priority" else ("sender",):
-            end = ends.get((flow["src_ip"], flow["src_port"], flow["dst_ip"], flow["dst_port"], role))
-            if end is not None and not _holds(order, end):
-                yield f"the {role} of {flow['src_ip']}:{flow['src_port']} was given {order['do']}, and had lost it at the end"
+        for reverse in (False, True) if order["do"] == "priority" else (False,):
+            end = ends.get(_flow_of(flow, reverse))
+            if end is None or not _holds(order, got, end):
+                name = "{}:{}>{}:{}".format(*_flow_of(flow, reverse))
+                yield f"the socket that sends {name} was given {order['do']}, and did not have it at the end"
 
 
-def _holds(order: Mapping[str, Any], end: Mapping[str, Any]) -> bool:
+def _flow_of(ends: Mapping[str, Any], reverse: bool) -> tuple[str, int, str, int]:
+    """What a socket sends, by its two addresses; the receiver of a connection sends the way back."""
+    src, dst = (ends["src_ip"], ends["src_port"]), (ends["dst_ip"], ends["dst_port"])
+    return (*dst, *src) if reverse else (*src, *dst)
+
+
+def _holds(order: Mapping[str, Any], got: Any, end: Mapping[str, Any]) -> bool:
     if order["do"] == "priority":
         return bool(end["dscp"] == (PRIORITY if order["first"] else 0))
-    return (end["pacing_limit"] is None) == (order["mbps"] is None)
-
-
-def in_force(seen: Recorded) -> list[dict[str, Any]]:
-    """The orders that were done, in order."""
-    return [line["order"] for line in seen.orders if "got" in line]
+    return bool(end["pacing_limit"] == got)
 
 
 def _silent(seen: Recorded) -> Iterator[str]:
@@ -116,7 +117,9 @@ def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
         if port is None:
             continue
         longest = int(queues.backlog_bytes[:, place].max(initial=0))
-        if point.links.ecn.headroom is None and point.links.priority_floor is None and longest > over and _marked_none_of(port):
+        # With a floor RED judges the others' queue alone, which is not sampled apart.
+        blind = point.links.ecn.headroom is not None or (point.links.priority_floor is not None and port["capable"] is None)
+        if not blind and longest > over and _marked_none_of(port):
             yield f"{name} held {longest} bytes, over its threshold, and marked none of {_marked_none_of(port)} packets"
         if port["marked"] and port["most_bytes"] is not None and port["most_bytes"] <= least:
             yield f"{name} marked {port['marked']} packets and never held more than {port['most_bytes']} bytes"
@@ -124,7 +127,7 @@ def _marked_when_due(point: Point, seen: Recorded) -> Iterator[str]:
 
 def _ordered(seen: Recorded) -> list[tuple[int, int]]:
     """The thresholds that a controller ordered."""
-    return [(order["min_bytes"], order["max_bytes"]) for order in in_force(seen) if order["do"] == "ecn"]
+    return [(order["min_bytes"], order["max_bytes"]) for order, _ in done(seen.orders) if order["do"] == "ecn"]
 
 
 def _marked_none_of(port: Mapping[str, Any]) -> int:

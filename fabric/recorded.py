@@ -15,6 +15,7 @@ from fabric.decisions import read_decisions
 from fabric.events import Happened, read_happened
 from fabric.graph import Fabric
 from fabric.journeys import Journey, read_journeys
+from fabric.orders import read_orders
 from fabric.queueing import Queueing, read_queueing
 from fabric.telemetry import Queues, read_queues
 from fabric.workload import Edge
@@ -64,8 +65,7 @@ class Recorded:
     @cached_property
     def orders(self) -> list[dict[str, Any]]:
         """What hosts and ports were ordered and what came of it, in order; empty where nobody gives orders."""
-        path = self.folder / "agent" / "agent.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return read_orders(self.folder)
 
     @cached_property
     def decisions(self) -> list[dict[str, Any]] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from fabric.errors import RequestError
 from fabric.labels import label_of
 from fabric.orders import described
-from fabric.policy import Action, FlowKey, FlowView, Lever, Reroute, Reweight, SetEcn, SetPriority, SetRate, Shift, View
+from fabric.policy import Action, FlowKey, FlowView, Lever, Reroute, Reweight, SetEcn, SetPriority, SetRate, View
 
 __all__ = ["Held", "referee"]
 
@@ -59,8 +59,6 @@ def _against_lever(view: View, flows: dict[FlowKey, FlowView], action: Lever) ->
         return f"got {action.mbps} Mb/s; accepted: a number above 0, or None for no limit"
     if isinstance(action, SetEcn) and action.port not in view.links:
         return "there is no such port"
-    if isinstance(action, Shift) and action.job not in [job.name for job in view.jobs]:
-        return "no job has announced itself so"
     return None
 
 

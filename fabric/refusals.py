@@ -16,6 +16,7 @@ from fabric.experiment import Point
 from fabric.fluid import max_min
 from fabric.hindsight import better_paths
 from fabric.load import Flow
+from fabric.orders import done
 from fabric.predictions import capacity_of, played_ms, slowest_slowdown
 from fabric.recorded import Recorded, fabric_of, spine_ports
 from fabric.results import Row
@@ -70,8 +71,8 @@ def _name_of(tcp: str, seen: Recorded) -> str:
 
 def _ordered_timeouts(seen: Recorded, host: str) -> list[int]:
     """The smallest retransmission timeouts that a controller ordered of a host, in ms."""
-    orders = [line["order"] for line in seen.orders if "got" in line]
-    return [order["rto_min_ms"] for order in orders if order["do"] == "transport" and order["host"] == host and order["rto_min_ms"]]
+    orders = [order for order, _ in done(seen.orders) if order["do"] == "transport" and order["host"] == host]
+    return [order["rto_min_ms"] for order in orders if order["rto_min_ms"]]
 
 
 def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
@@ -205,7 +206,7 @@ def _blocking_reference(point: Point, row: Row, seen: Recorded) -> str | None:
     """On one switch nothing but the hosts' own links may limit a load; else it is no reference. What links lose, and rates that were ordered, are asked for."""
     if point.links.loss_percent or row.topology != "single-switch" or row.load_share_of_nb is None or row.collective is not None:
         return None
-    limited = any("got" in line and line["order"].get("mbps") is not None for line in seen.orders)
+    limited = any(order.get("mbps") is not None for order, _ in done(seen.orders))
     if row.load_share_of_nb < _REFERENCE and not limited:
         return f"the non-blocking reference reached only {row.load_share_of_nb:.3f} of its own model, {_REFERENCE} is due"
     return None

@@ -22,6 +22,7 @@ from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import share_of_nonblocking
 from fabric.goodput import fabric_utilisation, jain, leftover_share
 from fabric.ideal import ETHERNET_HEADER, algbw_mbps, busbw_mbps, ideal_ms
+from fabric.orders import done
 from fabric.predictions import (
     burst_bytes,
     predicted_ms,
@@ -30,7 +31,7 @@ from fabric.predictions import (
     switches_between_ends,
 )
 from fabric.probes import recoveries
-from fabric.proofs import describe_ecn, in_force, unproven
+from fabric.proofs import describe_ecn, unproven
 from fabric.recorded import Recorded, delays_of, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
@@ -231,7 +232,7 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
     senders = [end for end in seen.sockets if end["role"] == "sender"]
     row = replace(
         row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window),
-        levers=len(in_force(seen)) if seen.orders else None, levers_refused=len(seen.orders) - len(in_force(seen)) if seen.orders else None,
+        levers=len(done(seen.orders)) if seen.orders else None, levers_refused=len(seen.orders) - len(done(seen.orders)) if seen.orders else None,
         retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
         spurious_retransmits=sum(end["spurious_retransmits"] for end in senders), fabric_utilisation=fabric_utilisation(seen, window),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controllers.policies.exact import Exact
 from fabric.graph import Port
 from fabric.policy import Action, LinkView, SetEcn, View, Wires
 
@@ -31,18 +32,20 @@ class _Seen:
 class EcnTuner:
     """Holds each port's utilisation at `utilisation` or above with the smallest threshold, judged every `every` ticks.
 
-    Never below `least` frames, nor above half of what the queue holds.
+    Never below `least` frames, nor above half of what the queue holds. Flows are moved as `exact` does, if `route`: beside
+    an arm that routes only the thresholds must differ.
     """
 
-    def __init__(self, utilisation: float = 0.95, every: int = 5, least: int = 1) -> None:
+    def __init__(self, utilisation: float = 0.95, every: int = 5, least: int = 1, route: bool = True) -> None:
         if not 0 < utilisation < 1:
             raise ValueError(f"utilisation: got {utilisation}; accepted: above 0 and below 1")
         self._utilisation, self._every, self._least = utilisation, every, least
         self._seen: dict[Port, _Seen] = {}
+        self._router = Exact() if route else None
 
     def decide(self, view: View) -> Sequence[Action]:
-        """Thresholds for the ports whose time to be judged has come."""
-        found = []
+        """Moves, and thresholds for the ports whose time to be judged has come."""
+        found: list[Action] = list(self._router.decide(view)) if self._router else []
         for port, link in view.links.items():
             if link.ecn_bytes is None or view.wires is None:
                 continue

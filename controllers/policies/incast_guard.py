@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
+from fabric.ideal import ETHERNET_HEADER, TCP_IP_HEADERS
 from fabric.policy import Action, JobView, LinkView, SetTransport, Transport, View, Wires
 
 __all__ = ["IncastGuard", "guarded"]
 
 _LEAST_WINDOW = 2  # packets: a receiver acknowledges a single one only after its delayed-acknowledgement timer
-_HEADERS = 66  # Ethernet, IP, TCP with timestamps: what a frame holds beside payload, and all that an acknowledgement is
+_ACK_BYTES = ETHERNET_HEADER + TCP_IP_HEADERS
 
 
 class IncastGuard:
@@ -69,4 +70,4 @@ def _over(now: Transport, asked: Transport) -> Transport:
 
 def _round_trip_ms(links: Sequence[LinkView], frame: int) -> float:
     """A full frame there and its acknowledgement back, stored and forwarded at every link, with nothing waiting."""
-    return sum((frame + _HEADERS) * 8e-3 / link.mbps for link in links if link.up)
+    return sum((frame + _ACK_BYTES) * 8e-3 / link.mbps for link in links if link.up)

@@ -105,6 +105,8 @@ def test_flows_keep_to_their_rates_and_queues_stay_short(fabriclab: Any) -> None
     (row,), (point,) = run(fabriclab, RATES)
     limits = [end["pacing_limit"] for end in sockets(point, "load") if end["role"] == "sender"]
     assert limits == pytest.approx([9.5e6 / 3 / 8 * 1448 / 1514] * 3, rel=1e-3)
+    last = {line["order"]["flow"]["src_port"]: line["got"] for line in orders(point)}
+    assert sorted(last.values()) == sorted(limits)
     assert row["levers"] >= 3 and row["levers_refused"] == 0
     if row["fidelity"] != "FAIL":
         assert row["load_jain"] > 0.99 and 0.85 < row["load_share_of_nb"] < 0.98  # all that there is, until the limits come

@@ -201,7 +201,7 @@ def port_view(utilisation: float, backlog: int, ecn: tuple[int, int] | None) -> 
 
 def judged(utilisation: float, backlog: int, ecn: tuple[int, int] | None = (15140, 15140)) -> list[SetEcn]:
     """What the tuner orders after five looks."""
-    tuner = EcnTuner(every=5)
+    tuner = EcnTuner(every=5, route=False)
     return [order for _ in range(5) for order in tuner.decide(port_view(utilisation, backlog, ecn)) if isinstance(order, SetEcn)]
 
 
@@ -220,6 +220,6 @@ def test_thresholds_stay_within_the_queue() -> None:
 
 def test_nothing_is_judged_before_its_time() -> None:
     """Nor by looks at an idle port."""
-    tuner = EcnTuner(every=5)
+    tuner = EcnTuner(every=5, route=False)
     looks = [port_view(0.99, 3000, (15140, 15140))] * 4 + [port_view(0.0, 0, (15140, 15140))] * 9
     assert all(tuner.decide(look) == [] for look in looks)

@@ -18,7 +18,7 @@ from fabric.errors import RunError
 from fabric.graph import Port
 from fabric.lines import listening
 from fabric.orders import Agency, Answer, described, from_json, to_json
-from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
+from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
 from fabric.routes import Metrics
 from fabric.tuning import send_buffer, with_transport
 
@@ -29,7 +29,7 @@ EVERY: list[Lever] = [
     SetRate("h0", None, ""),
     SetEcn(Port("s0", 3), 1514, 3028, ""),
     SetTransport("h0", Transport(rto_min_ms=20, window_packets=3), ""),
-    Shift("training", 120.0, ""),
+    SetRate("h9", 1.0, ""),
 ]
 TOKEN = "a secret"
 
@@ -43,8 +43,8 @@ def test_an_order_comes_over_the_line_as_it_was(lever: Lever) -> None:
 def test_every_kind_of_order_is_told_apart() -> None:
     """By what it is, on what, and what was asked."""
     told = [described(lever) for lever in EVERY]
-    assert [line["lever"] for line in told] == ["priority", "rate", "rate", "ecn", "transport", "shift"]
-    assert [line["on"] for line in told] == [str(FLOW), str(FLOW), "h0", "s0-eth3", "h0", "training"]
+    assert [line["lever"] for line in told] == ["priority", "rate", "rate", "ecn", "transport", "rate"]
+    assert [line["on"] for line in told] == [str(FLOW), str(FLOW), "h0", "s0-eth3", "h0", "h9"]
     json.dumps(told)
 
 
@@ -64,8 +64,8 @@ class Counter:
         Thread(target=Desk(self.do, TOKEN, self.log).serve, args=(self.listener,), daemon=True).start()
 
     def do(self, lever: Lever) -> Any:
-        if isinstance(lever, Shift):
-            raise Refused("no shifts here")
+        if lever == EVERY[-1]:
+            raise Refused("no such host")
         self.given.append(lever)
         return described(lever)["asked"]
 
@@ -87,10 +87,10 @@ def test_every_order_gets_its_answer_in_turn(desk: Counter) -> None:
     """Those that are refused among those that are done; and each stands in the log with what came of it."""
     agency = Agency(desk.path, TOKEN)
     answers = agency.give(EVERY)
-    assert answers == [*(Answer(json.loads(json.dumps(described(lever)["asked"]))) for lever in EVERY[:-1]), Answer(error="no shifts here")]
+    assert answers == [*(Answer(json.loads(json.dumps(described(lever)["asked"]))) for lever in EVERY[:-1]), Answer(error="no such host")]
     assert desk.given == EVERY[:-1]
     assert agency.give([EVERY[0]]) == [Answer(True)]
-    assert [("got" in line, line["order"]["do"]) for line in desk.lines[:6]] == [(not isinstance(one, Shift), to_json(one)["do"]) for one in EVERY]
+    assert [("got" in line, line["order"]["do"]) for line in desk.lines[:6]] == [(one != EVERY[-1], to_json(one)["do"]) for one in EVERY]
     assert all(line["took_ms"] >= 0 for line in desk.lines)
 
 

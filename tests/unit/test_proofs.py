@@ -157,11 +157,12 @@ def ordered(*orders: dict[str, Any], **ends: Any) -> Seen:
     """Orders that were done, and what the two ends of their flow say afterwards."""
     seen = Seen()
     seen.network = {}
-    seen.orders = [{"order": {"flow": {**FLOW, "protocol": 6}, **order}, "got": 1} for order in orders]
+    seen.orders = [{"order": {"flow": {**FLOW, "protocol": 6}, **order}, "got": order.get("mbps") and int(order["mbps"] * 125_000)} for order in orders]
     seen.sockets = [{**FLOW, "role": role, "dscp": 0, "pacing_limit": None, **ends.get(role, {})} for role in ("sender", "receiver")]
     return seen
 
 
+THERE, BACK = "10.0.0.2:20000>10.1.0.2:5001", "10.1.0.2:5001>10.0.0.2:20000"
 FIRST, LAST = {"do": "priority", "first": True}, {"do": "priority", "first": False}
 
 
@@ -169,11 +170,13 @@ FIRST, LAST = {"do": "priority", "first": True}, {"do": "priority", "first": Fal
     ("seen", "lost"),
     [
         (ordered(FIRST, sender={"dscp": 46}, receiver={"dscp": 46}), []),
-        (ordered(FIRST, sender={"dscp": 46}), ["receiver"]),
-        (ordered(FIRST), ["sender", "receiver"]),
+        (ordered(FIRST, sender={"dscp": 46}), [BACK]),
+        (ordered(FIRST), [THERE, BACK]),
         (ordered(FIRST, LAST), []),
-        (ordered(LAST, FIRST), ["sender", "receiver"]),
-        (ordered({"do": "rate", "mbps": 3.0}), ["sender"]),
+        (ordered(LAST, FIRST), [THERE, BACK]),
+        (ordered({"do": "rate", "mbps": 3.0}), [THERE]),
+        (ordered({"do": "rate", "mbps": 3.0}, sender={"pacing_limit": 374999}), [THERE]),
+        (ordered({"do": "rate", "mbps": 3.0}, {"do": "rate", "mbps": None}, sender={"pacing_limit": 375000}), [THERE]),
         (ordered({"do": "rate", "mbps": 3.0}, sender={"pacing_limit": 375000}), []),
         (ordered({"do": "rate", "mbps": 3.0}, {"do": "rate", "mbps": None}), []),
     ],
@@ -181,7 +184,14 @@ FIRST, LAST = {"do": "priority", "first": True}, {"do": "priority", "first": Fal
 def test_what_was_set_at_a_socket_is_there_at_the_end(seen: Seen, lost: list[str]) -> None:
     """The last order counts; acknowledgements need priority as well, rates do not concern them."""
     found = told(seen, None)
-    assert [words.split()[1] for words in found] == lost
+    assert [words.split()[4] for words in found] == lost
+
+
+def test_a_socket_that_nobody_can_find_proves_nothing() -> None:
+    """What was ordered of it may be in force, or not."""
+    seen = ordered(FIRST, sender={"dscp": 46}, receiver={"dscp": 46})
+    seen.sockets.pop()
+    assert [words.split()[4] for words in told(seen, None)] == [BACK]
 
 
 def test_an_order_that_was_refused_need_not_be_in_force() -> None:
