@@ -149,7 +149,7 @@ class Adaptive(FabricApp):
         for flow in flows:
             record = self._note(flow.key, "hint")
             if record is not None:
-                record.job = flow.job
+                record.job, record.mbps = flow.job, None  # what it did before is not what it is about to do
         self._tick(self.view(time.monotonic()), lambda: placed(len(flows)))
 
     def on_link(self, port: Port, up: bool) -> None:

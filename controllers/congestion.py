@@ -17,12 +17,13 @@ from typing import Any
 
 from controllers.adaptive import Adaptive
 from fabric.graph import Port
-from fabric.hints import Announced
+from fabric.hints import Announced, Beat
 from fabric.orders import Answer, described
-from fabric.policy import JobView, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport, View, Wires
+from fabric.policy import JobView, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport, View, Wires
 
 __all__ = ["Congestion"]
 
+_BEATS = 16  # iterations of a job that are kept in mind
 _AGAIN_S = 1.0  # what was refused is not asked for again sooner
 
 Order = tuple[str, str, str]  # which lever, on what, and what was asked
@@ -39,8 +40,8 @@ class Congestion(Adaptive):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         told = dict(self.setup.get("wires") or {})
-        ecn, transport = told.pop("ecn", None), Transport(**told.pop("transport", {}))
-        self.wires = Wires(**told, transport={host.name: transport for host in self.fabric.hosts}) if told else None
+        ecn, transports = told.pop("ecn", None), told.pop("transport", {})
+        self.wires = Wires(**told, transport={host: Transport(**one) for host, one in transports.items()}) if told else None
         ports = [port for port in self.fabric.peer if port.node in self.fabric.switch_by_name]
         self.ecn: dict[Port, tuple[int, int]] = dict.fromkeys(ports, tuple(ecn)) if ecn else {}
         self.jobs: dict[str, JobView] = {}
@@ -64,11 +65,18 @@ class Congestion(Adaptive):
         self._note_job(flows)
         super().on_hint(flows, placed)
 
+    def on_beat(self, beat: Beat) -> None:
+        """An iteration of a job that announced itself and has a clock of its own."""
+        job = self.jobs.get(beat.job)
+        if job is not None:
+            began, busy_s = (*job.began, beat.began)[-_BEATS:], (*job.busy_s, beat.busy_s)[-_BEATS:]
+            self.jobs[beat.job] = replace(job, last=beat.iteration, began=began, busy_s=busy_s)
+
     def _note_job(self, flows: Sequence[Announced]) -> None:
         for name in dict.fromkeys(flow.job for flow in flows):
             mine = [flow for flow in flows if flow.job == name]
             ends = tuple((self.steering.host_of[flow.src_ip], self.steering.host_of[flow.dst_ip]) for flow in mine)
-            self.jobs[name] = JobView(name, ends, tuple(flow.nbytes for flow in mine))
+            self.jobs[name] = JobView(name, ends, tuple(flow.nbytes for flow in mine))  # anew: its clock starts now
 
     def _with_flows(self, view: View) -> View:
         view = super()._with_flows(view)
@@ -111,6 +119,8 @@ class Congestion(Adaptive):
             self.ecn[lever.port] = (got[0], got[1])
         elif isinstance(lever, SetTransport) and self.wires is not None:
             self.wires = replace(self.wires, transport={**self.wires.transport, lever.host: Transport(**got)})
+        elif isinstance(lever, Shift) and lever.job in self.jobs:
+            self.jobs[lever.job] = replace(self.jobs[lever.job], shifted=got["iteration"])
 
 
 def _order(lever: Lever) -> Order:

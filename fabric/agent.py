@@ -5,7 +5,8 @@ is in FABRIC_RUN: `agent.json` comes in, `agent.jsonl` goes out, a line for ever
 this user may open, and only to who knows the token. What it holds ends with it.
 
 What it can do, each where the thing really is: priority and rate of a flow at the sockets of its two ends, rate of a host
-at the shaper of its NIC, transport at its route, marking at the map that the port's program reads.
+at the shaper of its NIC, transport at its route, marking at the map that the port's program reads, a job's next
+communication at the job itself.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ from fabric.graph import Fabric, Port
 from fabric.grasp import Grasp, reversed_flow
 from fabric.ideal import TCP_IP_HEADERS
 from fabric.kernel import die_with_parent, inside_namespace, namespace_of
-from fabric.lines import listening
+from fabric.lines import ask, listening
 from fabric.links import PRIORITY, Shape, class_requests, read_shape
 from fabric.markers import RedSetter
 from fabric.marking import MarkSetter
-from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
+from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
 from fabric.routes import Metrics
 from fabric.tcp import SO_MAX_PACING_RATE, UNLIMITED, report
 from fabric.tuning import set_transport
 
 _DSCP_SHIFT = 2
+_JOBS_DEADLINE_S = 2.0
 
 
 class Agent:
@@ -50,6 +52,7 @@ class Agent:
         self.shapes = {Port(*place): Shape(**shape) for place, shape in request["shapes"]}
         self.grasp = Grasp(self.pids)
         self.marks = _setter(request["marks"])
+        self.jobs = Path(request["jobs"]) if request["jobs"] else None
         self.routes = {host: Metrics(**told) for host, told in request["routes"].items()}
         self.transports = {host: Transport(route.rto_min_ms, route.initcwnd) for host, route in self.routes.items()}
         self._host_of = {nic.ip: host.name for host in self.fabric.hosts for nic in host.nics}
@@ -64,7 +67,9 @@ class Agent:
                 return self._flow_rate(order.target, order.mbps) if isinstance(order.target, FlowKey) else self._host_rate(order)
             if isinstance(order, SetEcn):
                 return self._ecn(order)
-            return self._transport(order)
+            if isinstance(order, SetTransport):
+                return self._transport(order)
+            return self._shift(order)
         except (OSError, NetlinkError, FabricError, KeyError) as err:
             raise Refused(f"{type(err).__name__}: {err}") from err
 
@@ -120,6 +125,17 @@ class Agent:
             set_transport(netlink, host, self.routes[order.host], wanted, mss)
         self.transports[order.host] = wanted
         return asdict(wanted)
+
+    def _shift(self, order: Shift) -> dict[str, Any]:
+        if self.jobs is None:
+            raise Refused(f"{order.job} has no clock of its own; give the collective compute_ms")
+        try:
+            answer = ask(self.jobs, {"job": order.job, "delay_ms": order.delay_ms}, _JOBS_DEADLINE_S)
+        except (OSError, ValueError) as err:
+            raise Refused(f"the jobs do not answer: {err}; they have not begun, or are over") from err
+        if "error" in answer:
+            raise Refused(str(answer["error"]))
+        return answer
 
     def _host(self, ip: str) -> str:
         if ip not in self._host_of:

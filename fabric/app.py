@@ -21,10 +21,10 @@ from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISP
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3
 
-from fabric.counters import EventCounters, EventHint, EventReady
+from fabric.counters import EventBeat, EventCounters, EventHint, EventReady
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port, Switch
-from fabric.hints import PLAN, Announced, serve
+from fabric.hints import PLAN, Announced, Beat, serve
 from fabric.lines import listening
 from fabric.linkwatch import LinkWatch, QueueCount
 from fabric.openflow import FailoverGroup, Rule, flow_mod, group_mods
@@ -90,6 +90,9 @@ class FabricApp(RyuApp):
         """A collective is about to open these connections; call `placed` with their number once they may be opened."""
         placed(0)
 
+    def on_beat(self, beat: Beat) -> None:
+        """A job with a clock of its own has made an iteration."""
+
     def on_answer(self, lever: Lever, answer: Answer) -> None:
         """What came of an order to hosts or ports; a controller that gives orders must define it."""
 
@@ -106,7 +109,7 @@ class FabricApp(RyuApp):
             hub.spawn(self._run_errands)
         if not self.setup.get("hints"):
             return running
-        return hub.spawn(serve, listening(Path(self.setup["hints"])), self._hinted)
+        return hub.spawn(serve, listening(Path(self.setup["hints"])), self._hinted, self._noted)
 
     # -- to call
 
@@ -200,6 +203,14 @@ class FabricApp(RyuApp):
         answer = hub.Queue()
         self.send_event(self.name, EventHint(phase, flows, answer.put))
         return int(answer.get(timeout=_HINT_DEADLINE_S))
+
+    def _noted(self, beat: Beat) -> None:
+        self.send_event(self.name, EventBeat(beat))
+
+    @set_ev_cls(EventBeat)
+    def on_beat_event(self, ev: EventBeat) -> None:
+        """Pass it on."""
+        self.on_beat(ev.beat)
 
     @set_ev_cls(EventHint)
     def on_hint_event(self, ev: EventHint) -> None:

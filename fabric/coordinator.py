@@ -10,15 +10,13 @@ import contextlib
 import gc
 import json
 import os
-import select
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,58 +24,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fabric.background import run_flows
-from fabric.hints import BEGIN, PLAN, Announced, announce
-from fabric.kernel import die_with_parent, enter_namespace, namespace_of
+from fabric.children import Child, TrafficError, fork, hear, tell
+from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, tell_beat
+from fabric.kernel import die_with_parent, namespace_of
+from fabric.lines import listening
+from fabric.paced import Clock, Pacer, job_name, keep_time
 from fabric.rank import expected, initial, play, program
 from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketLog
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
 
-_MESSAGE_LIMIT = 4 * 1024 * 1024
 _SETUP_DEADLINE_S = 30.0
+_BEAT_DEADLINE_S = 1.0
 _RELEASE_LEAD_S = 0.004  # and a little for every child that has to be told
 _RELEASE_LEAD_PER_CHILD_S = 0.0002
-
-
-class TrafficError(Exception):
-    """One line for the runner's user."""
-
-
-@dataclass
-class Child:
-    """A forked process, the name a person knows it by, and the coordinator's end of its socket pair."""
-
-    name: str
-    pid: int
-    channel: socket.socket
-
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Send a message; a child that is gone is reported when it is next heard."""
-        with contextlib.suppress(BrokenPipeError, ConnectionError):
-            self.channel.send(json.dumps(message).encode())
-
-    def hear(self, deadline: float) -> dict[str, Any]:
-        """The child's next message; TrafficError when it failed, ended, or stays silent until `deadline`."""
-        self.channel.settimeout(max(0.001, deadline - time.monotonic()))
-        try:
-            data = self.channel.recv(_MESSAGE_LIMIT)
-        except TimeoutError:
-            raise TrafficError(f"{self.name} did not answer in time: it is stalled or starved") from None
-        except ConnectionError:
-            data = b""
-        if not data:
-            raise TrafficError(f"{self.name} {_how_it_ended(self.pid)}")
-        message: dict[str, Any] = json.loads(data)
-        if "error" in message:
-            raise TrafficError(f"{self.name}: {message['error']}")
-        return message
-
-
-def _how_it_ended(pid: int) -> str:
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        return f"was killed by signal {os.WTERMSIG(status)}"
-    return f"ended with code {os.WEXITSTATUS(status)}"
 
 
 def main() -> int:
@@ -113,7 +73,7 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
     deadline = time.monotonic() + _SETUP_DEADLINE_S
     for step in ("listen", "connect"):
         if ranks and plan["hints"] and step == "connect":
-            _announce(plan, schedules, records, PLAN)
+            _announce(plan, schedules[0], records, PLAN)
         for child in children:
             child.tell({"do": step})
         for child in children:
@@ -127,18 +87,16 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         _write(records, event="load", begin=begin, end=end)
         time.sleep(max(0.0, begin + plan["load_lead_s"] - time.monotonic()) if ranks else 0.0)
     if ranks:
-        if plan["hints"]:
-            _announce(plan, schedules, records, BEGIN)
-        _iterate(plan, schedules, ranks, records)
+        (_pace if plan["clock"] else _iterate)(plan, schedules, ranks, records)
     _finish(plan, ranks, loaded, records)
 
 
-def _announce(plan: Mapping[str, Any], schedules: Sequence[Schedule], records: IO[str], phase: str) -> None:
-    """Tell the controller the collective's connections and wait until it has dealt with them."""
+def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], phase: str) -> None:
+    """Tell the controller the connections, and what each carries in an iteration, and wait until it has dealt with them."""
     edges = {tuple(edge[:3]): edge[3] for edge in plan["edges"]}
-    carried = {edge: [item for schedule in schedules[:1] for item in schedule.transfers if item.connection == edge] for edge in edges}
+    carried = {edge: [item for item in schedule.transfers if item.connection == edge] for edge in edges}
     flows = [
-        Announced(**ends, nbytes=sum(item.nbytes for item in carried[edge]), transfers=len(carried[edge]))
+        Announced(**ends, nbytes=sum(item.nbytes for item in carried[edge]), transfers=len(carried[edge]), job=_job(plan, schedule, edge[0]))
         for edge, ends in edges.items()
     ]
     started = time.monotonic()
@@ -149,8 +107,16 @@ def _announce(plan: Mapping[str, Any], schedules: Sequence[Schedule], records: I
     _write(records, event="hints" if phase == BEGIN else "plan", flows=len(flows), placed=placed, took_ms=1e3 * (time.monotonic() - started))
 
 
+def _job(plan: Mapping[str, Any], schedule: Schedule, rank: int) -> str:
+    """The job that a rank belongs to: its group where each has a clock of its own."""
+    return job_name(rank % schedule.groups) if plan["clock"] else "collective"
+
+
 def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequence[Child], records: IO[str]) -> None:
+    count = 0
     for index, schedule in enumerate(schedules):
+        if plan["hints"]:
+            _announce(plan, schedule, records, BEGIN)
         for number in range(-plan["warmup"], plan["iterations"]):
             for child in ranks:
                 child.tell({"do": "prepare", "schedule": index, "iteration": number})
@@ -171,6 +137,45 @@ def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequ
                 wrong=sum(item["wrong"] for item in done),
                 silences=[line for item in done for line in item["silences"]],
             )  # fmt: skip
+            _beat(plan, records, Beat("collective", count, release, max(item["end"] for item in done) - release))
+            count += 1
+
+
+def _beat(plan: Mapping[str, Any], records: IO[str], beat: Beat) -> None:
+    """Tell the controller of an iteration, if it takes hints; a job does not depend on its taking notice."""
+    if plan["hints"]:
+        try:
+            tell_beat(plan["hints"], beat, _BEAT_DEADLINE_S)
+        except (OSError, ValueError) as err:
+            _write(records, event="unheard", job=beat.job, iteration=beat.iteration, why=str(err))
+
+
+def _pace(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequence[Child], records: IO[str]) -> None:
+    """Each group by its own clock, through all iterations of a size; then the next size."""
+
+    def write(schedule: Schedule, group: int, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
+        release = max(one["due"] for one in reports.values())
+        members = sorted(reports)
+        _write(
+            records, event="iteration", nbytes=schedule.nbytes, iteration=number - plan["warmup"], job=job_name(group), release=release,
+            ranks=members, starts_ms=[1e3 * (reports[rank]["start"] - release) for rank in members],
+            ends_ms=[1e3 * (reports[rank]["end"] - release) for rank in members],
+            delayed_ms=1e3 * max(one["delay_s"] for one in reports.values()), wrong=sum(one["wrong"] for one in reports.values()),
+            silences=[line for rank in members for line in reports[rank]["silences"]],
+        )  # fmt: skip
+
+    rounds = plan["warmup"] + plan["iterations"]
+    clock = Clock(**plan["clock"], rounds=rounds, deadline_s=plan["iteration_deadline_s"])
+    with contextlib.closing(listening(Path(plan["desk"]))) as desk:
+        for index, schedule in enumerate(schedules):
+            if plan["hints"]:
+                _announce(plan, schedule, records, BEGIN)
+            begin = _release(ranks)
+            if index == 0:
+                _write(records, event="release", release=begin)
+            for rank, child in enumerate(ranks):
+                child.tell({"do": "pace", "schedule": index, "begin": begin + rank % schedule.groups * clock.stagger_s})
+            Pacer(ranks, schedule.groups, replace(clock, first=index * rounds), partial(write, schedule), partial(_beat, plan, records), desk, schedule.result == "allreduce").run(begin)
 
 
 def _finish(plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Child], records: IO[str]) -> None:
@@ -199,55 +204,6 @@ def _write(records: IO[str], **line: Any) -> None:
     records.write(json.dumps({"t": round(time.monotonic(), 6), **line}, separators=(",", ":")) + "\n")
 
 
-def _fork(name: str, namespace: int, body: Callable[[socket.socket], None], children: list[Child]) -> Child:
-    """Fork a child into a namespace; it runs `body` with its end of a socket pair, and never returns."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_LIMIT)
-    pid = os.fork()
-    if pid == 0:
-        _child(namespace, body, ours, theirs)
-    theirs.close()
-    child = Child(name, pid, ours)
-    children.append(child)
-    return child
-
-
-def _child(namespace: int, body: Callable[[socket.socket], None], ours: socket.socket, theirs: socket.socket) -> None:
-    code = 1
-    try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        die_with_parent(signal.SIGKILL)
-        ours.close()
-        enter_namespace(namespace)
-        body(theirs)
-        code = 0
-    except (OSError, ValueError) as err:  # ConnectionError and TimeoutError are OSErrors
-        with contextlib.suppress(OSError):
-            theirs.send(json.dumps({"error": str(err) or type(err).__name__}).encode())
-    finally:
-        # Not sys.exit: the coordinator's own clean-up must not run twice.
-        os._exit(code)
-
-
-def _hear(channel: socket.socket, log: SocketLog | None = None) -> dict[str, Any]:
-    """The coordinator's next message; while there is none, `log` has its turns."""
-    if log:
-        poll = select.poll()
-        poll.register(channel, select.POLLIN)
-        while (left_s := log.turn()) < inf and not poll.poll(1000 * left_s):
-            pass
-    data = channel.recv(_MESSAGE_LIMIT)
-    if not data:
-        os._exit(1)
-    message: dict[str, Any] = json.loads(data)
-    return message
-
-
-def _tell(channel: socket.socket, **message: Any) -> None:
-    channel.send(json.dumps(message).encode())
-
-
 @dataclass
 class _Plugs:
     """The connections that one child takes part in, by whatever key its owner uses; `options` are each one's congestion control and mark."""
@@ -258,15 +214,15 @@ class _Plugs:
 
     def open(self, channel: socket.socket) -> tuple[dict[Any, socket.socket], dict[Any, socket.socket]]:
         """Listen, then, when every child listens, connect and accept."""
-        _hear(channel)
+        hear(channel)
         listeners = {key: listen_on(item.dst_ip, item.dst_port, *self.options(key)) for key, item in self.incoming.items()}
-        _tell(channel, did="listen")
-        _hear(channel)
+        tell(channel, did="listen")
+        hear(channel)
         outgoing = {key: connect_from(item, *self.options(key)) for key, item in self.outgoing.items()}
         incoming = {key: accept_from(listeners[key], item) for key, item in self.incoming.items()}
         for listener in listeners.values():
             listener.close()
-        _tell(channel, did="connect")
+        tell(channel, did="connect")
         return outgoing, incoming
 
 
@@ -292,7 +248,7 @@ def _fork_ranks(
         return partial(_rank_body, plan, schedules, rank, plugs)
 
     return [
-        _fork(f"rank {rank} on {host}", namespaces[host], body(rank), children) for rank, host in enumerate(plan["ranks"])
+        fork(f"rank {rank} on {host}", namespaces[host], body(rank), children) for rank, host in enumerate(plan["ranks"])
     ]
 
 
@@ -304,24 +260,37 @@ def _rank_body(
     log = SocketLog(outgoing)
     data = np.zeros(0, plan["dtype"])
     index = number = 0
-    while (message := _hear(channel, log))["do"] != "end":
+
+    def prepare(iteration: int) -> None:
+        nonlocal data, number
+        number = iteration
+        data = initial(rank, parts[index].elements, number, plan["dtype"])
+
+    def perform(deadline: float) -> dict[str, Any]:
+        start = time.monotonic()
+        quiet = play(parts[index], data, outgoing, incoming, deadline, log.turn)
+        end = time.monotonic()
+        wrong = _wrong(schedules[index], rank, number, data) if plan["check"] else 0
+        # [source rank, destination rank, channel, begin, seconds]
+        silences = [[src, rank, lane, *one] for (src, lane), found in quiet.items() for one in found]
+        return {"start": start, "end": end, "wrong": wrong, "silences": silences}
+
+    while (message := hear(channel, log.turn))["do"] != "end":
         if message["do"] == "prepare":
-            index, number = message["schedule"], message["iteration"]
-            data = initial(rank, parts[index].elements, number, plan["dtype"])
-            _tell(channel, did="prepare")
+            index = message["schedule"]
+            prepare(message["iteration"])
+            tell(channel, did="prepare")
         elif message["do"] == "play":
             time.sleep(max(0.0, message["release"] - time.monotonic()))
-            start = time.monotonic()
-            quiet = play(parts[index], data, outgoing, incoming, message["deadline"], log.turn)
-            end = time.monotonic()
-            wrong = _wrong(schedules[index], rank, number, data) if plan["check"] else 0
-            # [source rank, destination rank, channel, begin, seconds]
-            silences = [[src, rank, lane, *one] for (src, lane), found in quiet.items() for one in found]
-            _tell(channel, start=start, end=end, wrong=wrong, silences=silences)
+            tell(channel, **perform(message["deadline"]))
+        elif message["do"] == "pace":
+            index = message["schedule"]
+            clock = Clock(**plan["clock"], rounds=plan["warmup"] + plan["iterations"], deadline_s=plan["iteration_deadline_s"])
+            keep_time(channel, clock, message["begin"], prepare, perform, log.turn)
         elif message["do"] == "report":
             sockets = _reports(outgoing, plugs.outgoing, "collective", "sender")
             sockets += _reports(incoming, plugs.incoming, "collective", "receiver")
-            _tell(channel, sockets=sockets, watched=log.write(_series_path(), "collective", plugs.outgoing))
+            tell(channel, sockets=sockets, watched=log.write(_series_path(), "collective", plugs.outgoing))
 
 
 def _series_path() -> Path:
@@ -339,7 +308,7 @@ def _wrong(schedule: Schedule, rank: int, iteration: int, data: npt.NDArray[np.g
 
 def _fork_loaded_hosts(plan: Mapping[str, Any], namespaces: Mapping[str, int], children: list[Child]) -> list[Child]:
     hosts = dict.fromkeys(host for flow in plan["flows"] for host in (flow["src"], flow["dst"]))
-    return [_fork(f"the load on {host}", namespaces[host], partial(_load_body, plan, host), children) for host in hosts]
+    return [fork(f"the load on {host}", namespaces[host], partial(_load_body, plan, host), children) for host in hosts]
 
 
 def _load_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> None:
@@ -352,17 +321,17 @@ def _load_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> No
     outgoing, incoming = plugs.open(channel)
     senders = {number: (end, flows[number]["mbps"]) for number, end in outgoing.items()}
     log = SocketLog(outgoing)
-    begin = _hear(channel)
+    begin = hear(channel)
     counts = run_flows(
-        senders, incoming, begin["begin"], lambda: _hear(channel)["do"] == "stop", channel.fileno(), begin["end"], log.turn
+        senders, incoming, begin["begin"], lambda: hear(channel)["do"] == "stop", channel.fileno(), begin["end"], log.turn
     )
     if begin["end"] is not None:
-        _hear(channel)  # the stop that the coordinator sends in any case
-    _tell(channel, flows={number: count.to_json() for number, count in counts.items()})
-    _hear(channel)
+        hear(channel)  # the stop that the coordinator sends in any case
+    tell(channel, flows={number: count.to_json() for number, count in counts.items()})
+    hear(channel)
     sockets = _reports(outgoing, plugs.outgoing, "load", "sender") + _reports(incoming, plugs.incoming, "load", "receiver")
-    _tell(channel, sockets=sockets, watched=log.write(_series_path(), "load", plugs.outgoing))
-    _hear(channel)
+    tell(channel, sockets=sockets, watched=log.write(_series_path(), "load", plugs.outgoing))
+    hear(channel)
 
 
 if __name__ == "__main__":

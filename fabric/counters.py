@@ -12,9 +12,9 @@ from typing import NamedTuple
 from ryu.controller import event
 
 from fabric.graph import Port
-from fabric.hints import Announced
+from fabric.hints import Announced, Beat
 
-__all__ = ["UNSUPPORTED", "Counters", "EventCounters", "EventHint", "EventReady", "PortCount"]
+__all__ = ["UNSUPPORTED", "Counters", "EventBeat", "EventCounters", "EventHint", "EventReady", "PortCount"]
 
 UNSUPPORTED = 2**64 - 1  # how a switch says that it does not count something
 
@@ -56,6 +56,14 @@ class EventHint(event.EventBase):  # type: ignore[misc]
     def __init__(self, phase: str, flows: list[Announced], placed: Callable[[int], None]) -> None:
         super().__init__()
         self.phase, self.flows, self.placed = phase, flows, placed
+
+
+class EventBeat(event.EventBase):  # type: ignore[misc]
+    """A job with a clock of its own has made an iteration."""
+
+    def __init__(self, beat: Beat) -> None:
+        super().__init__()
+        self.beat = beat
 
 
 class EventReady(event.EventBase):  # type: ignore[misc]

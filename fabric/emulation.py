@@ -10,12 +10,11 @@ import json
 import math
 import os
 import re
-import secrets
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +33,21 @@ from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
 from fabric.instruments import Instruments, instruments
 from fabric.kernel import read_sysctl
-from fabric.links import ETHERNET_HEADER, Shape
+from fabric.links import Shape
 from fabric.markers import best_marker
 from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
+from fabric.ordering import OrderSockets, agent, follow_orders, wires
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.pinning import Pins, pins
-from fabric.policy import Transport
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import Companion, companion
-from fabric.red import Red
 from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
 from fabric.seeds import number
 from fabric.traffic import Traffic, TrafficProcess, traffic_process
 from fabric.transports import Job, Settings, jobs, settings, transport_record
-from fabric.tuning import with_transport
 from fabric.workload import Workload
 
 __all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "routes_of", "shapes_of", "thresholds_of"]
@@ -62,7 +59,7 @@ _SLOWEST_EXPECTED = 60  # times the ideal, before an iteration is called stalled
 _SHORTEST_DEADLINE_S = 20.0
 _CONTROLLER_PORT = 6653
 _HINTS = "hints.sock"  # in the run's state folder, whose path is short enough for a Unix socket
-_AGENT, _TOKEN = "agent.sock", "agent.token"  # there as well
+_AGENT, _TOKEN, _JOBS = "agent.sock", "agent.token", "jobs.sock"  # there as well
 _TURN_S = 0.05
 _BEGINS = {"load": "begin", "release": "release"}  # records of the traffic that events count from; the first one does
 _OVS_SEND_BUFFER = 64 << 20
@@ -169,7 +166,7 @@ def emulate(
         if (folder / "controller" / "decisions.jsonl").exists():  # a controller that moves flows: where did it leave them?
             (folder / "installed_after.json").write_text(json.dumps(_installed(up)))
         _write_recovery(up)
-        _follow_orders(up)
+        follow_orders(folder, up.network)
         wrong = up.network.read_back()
         up.measuring.write(folder)
         record = _network_record(up, idle_rtt_ms, wrong)
@@ -180,11 +177,11 @@ def emulate(
 def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mapping[str, Provided]) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     orders = plugins.defines(source, "on_answer")
-    agent = {"socket": str(place.folder / _AGENT), "token": str(place.folder / _TOKEN)} if orders else None
+    sockets = OrderSockets(place.folder / _AGENT, place.folder / _TOKEN, place.folder / _JOBS if _clock(point) else None) if orders else None
     control = controller_process(
         folder / "controller", point.fabric, app=source.module, parameters=plugins.rooted(point.controller.params, point.base),
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
-        wires=_wires(point), agent=agent,
+        wires=wires(point), agent=sockets.for_controller() if sockets else None,
         hints=place.folder / _HINTS if point.collective and point.collective.hints else None,
     )  # fmt: skip
     ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
@@ -204,69 +201,13 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
         marker = more.enter_context(best_marker(point.links.ecn.headroom is not None)) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))
-        if agent:
-            more.enter_context(_agent(point, folder, net, agent, marker))
+        if sockets:
+            more.enter_context(agent(point, folder / "agent", net, sockets, marker))
         measuring = more.enter_context(instruments(point, net))
         line = more.enter_context(delay_line(point, net, folder / "delay"))
         controller.wait_ready()
         bring_into_force(clamps_of(point, work), _ips(point), net.inside)
         yield _Running(point, tcps, work, folder, ovs, net, controller, place.folder, marker, measuring, line)
-
-
-def _wires(point: Point) -> dict[str, Any]:
-    """What operators know of their links, for the controller."""
-    frame, ecn = point.links.mtu + ETHERNET_HEADER, point.links.ecn
-    return {
-        "frame": frame,
-        "queue_bytes": point.links.queue_bytes or (point.links.queue_packets or 0) * frame,
-        "floor": point.links.priority_floor,
-        "ecn": ecn and list(ecn.in_bytes(point.links.mtu)),
-        "transport": _transport(point),
-    }
-
-
-def _transport(point: Point) -> dict[str, int]:
-    """What every host's route is set to at the start."""
-    return {"rto_min_ms": point.transport.rto_min_ms}
-
-
-@contextlib.contextmanager
-def _agent(point: Point, folder: Path, net: Network, where: Mapping[str, str], marker: Marker | None) -> Iterator[None]:
-    """The agent of hosts and ports, until the block ends; only who can read the token's file may give it orders."""
-    own = folder / "agent"
-    own.mkdir()
-    token = Path(where["token"])
-    token.unlink(missing_ok=True)
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(16))
-    request = {
-        "socket": where["socket"], "token": where["token"], "fabric": point.fabric.to_json(),
-        "hosts": {host.name: net.host_pid(host.name) for host in point.fabric.hosts},
-        "shapes": [[[port.node, port.number], asdict(shape)] for port, shape in net.shapes.items()],
-        "routes": {host: asdict(routes[0]) for host, routes in net.routes.items()},
-        "marks": marker.settable() if marker else None,
-    }  # fmt: skip
-    (own / "agent.json").write_text(json.dumps(request))
-    with companion("the agent of hosts and ports", "fabric.agent", own) as running:
-        running.wait_for("ready", 10, "open its socket")
-        yield
-        running.check_alive()
-
-
-def _follow_orders(up: _Running) -> None:
-    """What the agent did to shapers and routes is what is asked of them now."""
-    path = up.folder / "agent" / "agent.jsonl"
-    for line in map(json.loads, path.read_text().splitlines() if path.is_file() else []):
-        order, asked = line["order"], up.network.in_force
-        if order.get("do") == "rate" and "host" in order and "got" in line:
-            port = up.point.fabric.ports_of[order["host"]][0]
-            asked[port] = replace(asked[port], mbps=line["got"])
-        elif order.get("do") == "ecn" and "got" in line and asked[Port(*order["port"])].red:
-            asked[Port(*order["port"])] = replace(asked[Port(*order["port"])], red=Red(*line["got"]))
-        elif order.get("do") == "transport" and "got" in line:
-            own = up.network.routes[order["host"]]
-            now = {**own, 0: with_transport(own[0], Transport(**line["got"]))}
-            up.network.routes = {**up.network.routes, order["host"]: now}
 
 
 def _idle_rtt_ms(up: _Running) -> float:
@@ -407,9 +348,17 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
         check=collective.check if collective else False,
         flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
-        hints=str(up.state / _HINTS) if collective and collective.hints else None,
+        hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
         iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000),
     )  # fmt: skip
+
+
+def _clock(point: Point) -> dict[str, float] | None:
+    """By what each job's clock goes; None where all ranks begin together."""
+    collective = point.collective
+    if collective is None or collective.compute_ms is None:
+        return None
+    return {"compute_s": collective.compute_ms / 1000, "stagger_s": (collective.stagger_ms or 0.0) / 1000}
 
 
 def _ips(point: Point) -> dict[str, str]:

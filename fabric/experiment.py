@@ -254,6 +254,9 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
             "remove duration_s or collective",
         )
         yield Problem(("duration_s",), text)
+    if collective is not None and collective.stagger_ms is not None and collective.compute_ms is None:
+        text = told(collective.stagger_ms, "none where all ranks begin together", "add e.g. compute_ms: 500, or remove it")
+        yield Problem(("collective", "stagger_ms"), text)
     yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
     yield from misplaced(file.links)
@@ -346,11 +349,23 @@ class _Checks:
         policy = {**takes.defaults, **file.controller.params}.get("policy")
         if isinstance(policy, str):
             yield from self.policy(policy, file.controller.params.get("options", {}))
+            yield from self.needs(policy, file.collective)
         if file.collective is not None and file.collective.hints:
             source = plugins.find("controller", file.controller.use, self.base)
             if not plugins.defines(source, "on_hint"):
                 text = told(True, f"false, as {file.controller.use} takes no hints", "remove hints, or write e.g. controller: {use: adaptive}")
                 yield Problem(("collective", "hints"), text)
+
+    def needs(self, policy: str, collective: Collective | None) -> Iterator[Problem]:
+        """What a policy must be told of a collective, and would not be: without it, it would do nothing, and nobody would know."""
+        try:
+            asked = getattr(plugins.load("policy", policy, self.base), "NEEDS", {})
+        except RequestError:
+            return  # said already
+        for key, example in asked.items() if collective is not None else ():
+            if getattr(collective, key) in (None, False):
+                text = told(getattr(collective, key), f"what {policy} goes by", f"write e.g. {key}: {example}, or choose another policy")
+                yield Problem(("collective", key), text)
 
     def policy(self, spelling: str, options: Any) -> Iterator[Problem]:
         """What is wrong with a policy, or with the options that it would be made with."""

@@ -2,9 +2,10 @@
 
 One Unix socket in the run's state folder, one line of JSON each way: {"phase": ..., "flows": [{"src_ip", "src_port",
 "dst_ip", "dst_port", "nbytes", "transfers", "job"}]} goes in; {"placed": n} comes back when what the controller decided is
-in force. It comes twice: as a `plan`, before the connections are opened, and at the `begin`, before the first byte.
+in force. It comes as a `plan`, before the connections are opened, and at the `begin` of each size, before its first byte.
+Every iteration is told of besides: {"beat": {"job", "iteration", "began", "busy_s"}}.
 
-Comes in: flows, or a socket to listen at. Goes out: an answer. The announcing side is the traffic's; the listening one
+Comes in: flows, a beat, or a socket to listen at. Goes out: an answer. The announcing side is the traffic's; the listening one
 runs in the controller process, in Ryu's green threads, where `socket` is eventlet's.
 """
 
@@ -15,11 +16,12 @@ import json
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from fabric.lines import read_line
+from fabric.lines import ask, read_line
 from fabric.policy import FlowKey
 
-__all__ = ["BEGIN", "PLAN", "Announced", "announce", "serve"]
+__all__ = ["BEGIN", "PLAN", "Announced", "Beat", "announce", "serve", "tell_beat"]
 
 PLAN, BEGIN = "plan", "begin"
 
@@ -42,21 +44,34 @@ class Announced:
         return FlowKey(self.src_ip, self.src_port, self.dst_ip, self.dst_port)
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """An iteration that a job has made, numbered from 0: when its communication began (CLOCK_MONOTONIC), and for how long it went on."""
+
+    job: str
+    iteration: int
+    began: float
+    busy_s: float
+
+
 def announce(path: str, flows: Iterable[Announced], deadline_s: float, phase: str = BEGIN) -> int:
     """Tell the controller, and wait until it has placed the flows; how many it placed.
 
     OSError (TimeoutError included) when nobody listens or answers.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.settimeout(deadline_s)
-        channel.connect(path)
-        channel.sendall(json.dumps({"phase": phase, "flows": [asdict(flow) for flow in flows]}).encode() + b"\n")
-        answer = read_line(channel)
-    return int(json.loads(answer)["placed"])
+    return int(ask(Path(path), {"phase": phase, "flows": [asdict(flow) for flow in flows]}, deadline_s)["placed"])
 
 
-def serve(listener: socket.socket, place: Callable[[str, list[Announced]], int]) -> None:
-    """Answer announcements one after another with `place(phase, flows)` until the listener is closed; what is none is ignored."""
+def tell_beat(path: str, beat: Beat, deadline_s: float) -> None:
+    """Tell the controller of an iteration; OSError when nobody takes notice."""
+    ask(Path(path), {"beat": asdict(beat)}, deadline_s)
+
+
+def serve(listener: socket.socket, place: Callable[[str, list[Announced]], int], note: Callable[[Beat], None] = lambda _: None) -> None:
+    """Answer announcements one after another with `place(phase, flows)` until the listener is closed; what is none is ignored.
+
+    Beats go to `note`.
+    """
     while True:
         try:
             channel, _ = listener.accept()
@@ -64,6 +79,10 @@ def serve(listener: socket.socket, place: Callable[[str, list[Announced]], int])
             return
         with channel, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             message = json.loads(read_line(channel))
+            if "beat" in message:
+                note(Beat(**message["beat"]))
+                channel.sendall(b'{"noted": true}\n')
+                continue
             flows = [Announced(**item) for item in message["flows"]]
             placed = place(str(message.get("phase", BEGIN)), flows)
             channel.sendall(json.dumps({"placed": placed}).encode() + b"\n")

@@ -113,6 +113,8 @@ class Collective(Use):
     """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other.
 
     With `hints` the collective tells the controller its connections, and waits until they are placed, before it begins.
+    With `compute_ms` each of its groups is a job with a clock of its own, as in training: it computes that long, then
+    communicates, and waits for no other group; `stagger_ms` is how much later each one begins than the one before.
     """
 
     use: str = _use("ring-allreduce")
@@ -130,6 +132,8 @@ class Collective(Use):
     warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])
     check: bool = Field(True, description="true or false", examples=[True])
     hints: bool = Field(False, description="true or false", examples=[True])
+    compute_ms: float | None = Field(None, ge=0, le=600_000, description="a number from 0 to 600000", examples=[500])
+    stagger_ms: float | None = Field(None, ge=0, le=600_000, description="a number from 0 to 600000", examples=[250])
     transport: Sockets | None = _sockets()
 
 

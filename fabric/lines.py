@@ -5,10 +5,12 @@ Standard library only: it runs in Ryu's green threads as well, where `socket` is
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
+from typing import Any
 
-__all__ = ["listening", "read_line"]
+__all__ = ["ask", "listening", "read_line"]
 
 _LONGEST_LINE = 16 << 20
 _WAITING = 8  # who may stand in line to be accepted
@@ -22,6 +24,16 @@ def listening(path: Path) -> socket.socket:
     path.chmod(0o600)
     listener.listen(_WAITING)
     return listener
+
+
+def ask(path: Path, message: object, deadline_s: float) -> dict[str, Any]:
+    """Say one thing at a socket, and the answer; OSError (TimeoutError included) when nobody listens or answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        channel.settimeout(deadline_s)
+        channel.connect(str(path))
+        channel.sendall(json.dumps(message).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(read_line(channel))
+    return answer
 
 
 def read_line(channel: socket.socket) -> bytes:

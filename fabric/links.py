@@ -29,6 +29,8 @@ _IPV4 = 0x0800  # ETH_P_IP
 RED_HANDLE = 0x200000  # handle 20:, RED where there is one
 _BELOW_RED = 0x200001  # 20:1, RED's only class
 _TICK_NS = 64  # PSCHED_TICKS: the unit in which the kernel keeps a burst
+_NO_BURST = 1  # bytes: a class is then in credit for a single packet at most
+_OWN_SHARE = 1e-3  # of the rate: a packet with priority may then overtake one that is being sent once in a thousand
 _RATE_TOLERANCE = 1e-4
 
 # pyroute2 knows pfifo alone, and puts a kind that it does not know on the root; the two differ only in the limit's unit.
@@ -83,10 +85,13 @@ def class_requests(shape: Shape) -> list[dict[str, Any]]:
     if shape.floor is None:
         return [whole]
     kept = round(rate * shape.floor)
+    # HTB lets a class send by its own bucket even while another's packet still takes up the link: no port could. So classes
+    # hold next to nothing, and what has priority must borrow, which it does before all others.
+    own = {**sizes, "burst": _NO_BURST}
     return [
         whole,
-        {"handle": _FIRST, "parent": _CLASS, "rate": rate - kept, "ceil": rate, "prio": 0, **sizes},
-        {"handle": _OTHERS, "parent": _CLASS, "rate": kept, "ceil": rate, "prio": 1, **sizes},
+        {"handle": _FIRST, "parent": _CLASS, "rate": max(1, round(rate * _OWN_SHARE)), "ceil": rate, "prio": 0, **own},
+        {"handle": _OTHERS, "parent": _CLASS, "rate": kept, "ceil": rate, "prio": 1, **own},
     ]
 
 

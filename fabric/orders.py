@@ -19,11 +19,11 @@ from typing import Any
 from fabric.errors import RunError
 from fabric.graph import Port
 from fabric.lines import read_line
-from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
+from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
 
 __all__ = ["Agency", "Answer", "described", "done", "from_json", "read_orders", "to_json"]
 
-_KINDS = {SetPriority: "priority", SetRate: "rate", SetEcn: "ecn", SetTransport: "transport"}
+_KINDS = {SetPriority: "priority", SetRate: "rate", SetEcn: "ecn", SetTransport: "transport", Shift: "shift"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ def to_json(lever: Lever) -> dict[str, Any]:
         return {**kind, **target, "mbps": lever.mbps}
     if isinstance(lever, SetEcn):
         return {**kind, "port": [lever.port.node, lever.port.number], "min_bytes": lever.min_bytes, "max_bytes": lever.max_bytes}
-    return {**kind, "host": lever.host, **asdict(lever.transport)}
+    if isinstance(lever, SetTransport):
+        return {**kind, "host": lever.host, **asdict(lever.transport)}
+    return {**kind, "job": lever.job, "delay_ms": lever.delay_ms}
 
 
 def from_json(order: Mapping[str, Any]) -> Lever:
@@ -59,6 +61,8 @@ def from_json(order: Mapping[str, Any]) -> Lever:
         return SetEcn(Port(*asked["port"]), int(asked["min_bytes"]), int(asked["max_bytes"]), "")
     if kind == "transport":
         return SetTransport(str(asked.pop("host")), Transport(**asked), "")
+    if kind == "shift":
+        return Shift(str(asked["job"]), float(asked["delay_ms"]), "")
     raise ValueError(f"no order is called {kind!r}; there are {', '.join(_KINDS.values())}")
 
 
@@ -79,7 +83,9 @@ def _on(lever: Lever) -> tuple[str, Any]:
         return str(lever.target), lever.mbps
     if isinstance(lever, SetEcn):
         return lever.port.interface, [lever.min_bytes, lever.max_bytes]
-    return lever.host, asdict(lever.transport)
+    if isinstance(lever, SetTransport):
+        return lever.host, asdict(lever.transport)
+    return lever.job, lever.delay_ms
 
 
 def read_orders(folder: Path) -> list[dict[str, Any]]:

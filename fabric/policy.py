@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fabric.graph import Port
+from fabric.ideal import ETHERNET_HEADER, TCP_IP_HEADERS
 from fabric.paths import Path
 
 __all__ = [
     "Action", "FlowKey", "FlowView", "JobView", "Lever", "LinkView", "Policy", "Reroute", "Reweight", "SetEcn", "SetPriority", "SetRate",
-    "SetTransport", "Transport", "View", "Wires",
+    "SetTransport", "Shift", "Transport", "View", "Wires",
 ]  # fmt: skip
 
 
@@ -87,11 +88,19 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job that announced itself: the flows that it will use (source, destination) and bytes of each in an iteration."""
+    """A job that announced itself: the flows that it will use (source, destination) and bytes of each in an iteration.
+
+    Of its last iterations, oldest first: `last` is the number of the newest, `began` and `busy_s` when each one's communication
+    began, and how long it went on, in seconds. `shifted` is the first iteration after its last shift.
+    """
 
     name: str
     flows: tuple[tuple[str, str], ...]
     nbytes: tuple[int, ...]
+    last: int | None = None
+    began: tuple[float, ...] = ()
+    busy_s: tuple[float, ...] = ()
+    shifted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,11 @@ class View:
     switch_paths: Callable[[str, str], Sequence[Path]] = lambda _src, _dst: ()
     jobs: tuple[JobView, ...] = ()
     wires: Wires | None = None
+
+    @property
+    def payload(self) -> float:
+        """The share of a link's rate that is payload; 1 where nobody told how large frames are."""
+        return 1.0 if self.wires is None else 1 - (ETHERNET_HEADER + TCP_IP_HEADERS) / self.wires.frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +223,17 @@ class SetTransport:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-Lever = SetPriority | SetRate | SetEcn | SetTransport
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Have a job compute so much longer, once: all its communication comes that much later from then on."""
+
+    job: str
+    delay_ms: float
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+Lever = SetPriority | SetRate | SetEcn | SetTransport | Shift
 Action = Reroute | Reweight | Lever
 
 

@@ -21,6 +21,7 @@ from fabric.recorded import Recorded
 
 __all__ = ["describe_ecn", "unproven"]
 
+_CLOSE_MS = 1e-3
 _SLACK_FRAMES = 2  # between a sample of the queue and the packet that finds it
 
 
@@ -38,7 +39,7 @@ def unproven(point: Point, seen: Recorded) -> list[str]:
 
     Empty where none of it was asked for.
     """
-    return [*_unmarked(point, seen), *_lost(seen), *_delays(seen), *_journeys(seen)]
+    return [*_unmarked(point, seen), *_lost(seen), *_unshifted(seen), *_delays(seen), *_journeys(seen)]
 
 
 def _journeys(seen: Recorded) -> Iterator[str]:
@@ -73,6 +74,20 @@ def _lost(seen: Recorded) -> Iterator[str]:
             if end is None or not _holds(order, got, end):
                 name = "{}:{}>{}:{}".format(*_flow_of(flow, reverse))
                 yield f"the socket that sends {name} was given {order['do']}, and did not have it at the end"
+
+
+def _unshifted(seen: Recorded) -> Iterator[str]:
+    """A job that was shifted must have begun that iteration so much later."""
+    due: dict[tuple[str, int], float] = {}
+    for order, got in done(seen.orders):
+        if order["do"] == "shift":
+            due[order["job"], got["iteration"]] = due.get((order["job"], got["iteration"]), 0.0) + order["delay_ms"]
+    records = seen.event("iteration") if due else []
+    for (job, number), delay_ms in due.items():
+        own = [record["delayed_ms"] for record in records if record.get("job") == job]
+        waited = own[number] if number < len(own) else 0.0
+        if abs(waited - delay_ms) > _CLOSE_MS:
+            yield f"{job} was to begin iteration {number + 1} {delay_ms:g} ms later, and waited {waited:g} ms"
 
 
 def _flow_of(ends: Mapping[str, Any], reverse: bool) -> tuple[str, int, str, int]:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 
 import numpy as np
@@ -62,7 +63,8 @@ def program(schedule: Schedule, rank: int) -> Program:
 
 def initial(rank: int, elements: int, iteration: int, dtype: str) -> npt.NDArray[np.generic]:
     """A rank's data before an iteration: small whole numbers, exact in float32 however they are added."""
-    return (np.arange(elements) % _PATTERN + rank + iteration % 7).astype(dtype)
+    data: npt.NDArray[np.generic] = _pattern(elements, dtype) + np.dtype(dtype).type(rank + iteration % 7)
+    return data
 
 
 def expected(
@@ -70,8 +72,15 @@ def expected(
 ) -> npt.NDArray[np.generic]:
     """The sum of `initial` over all ranks of the group of `rank`, those equal to it mod `groups`: what who holds the sum must end with."""
     members = range(rank % groups, ranks, groups)
-    total = len(members) * (np.arange(elements) % _PATTERN + iteration % 7) + sum(members)
-    return total.astype(dtype)
+    number = np.dtype(dtype).type
+    total: npt.NDArray[np.generic] = _pattern(elements, dtype) * number(len(members)) + number(len(members) * (iteration % 7) + sum(members))
+    return total
+
+
+@lru_cache(maxsize=2)
+def _pattern(elements: int, dtype: str) -> npt.NDArray[np.generic]:
+    """What a buffer has over its rank and iteration; kept, as making it takes longer than the pause between iterations should."""
+    return (np.arange(elements) % _PATTERN).astype(dtype)
 
 
 def play(

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from fabric.errors import RequestError
 from fabric.labels import label_of
 from fabric.orders import described
-from fabric.policy import Action, FlowKey, FlowView, Lever, Reroute, Reweight, SetEcn, SetPriority, SetRate, View
+from fabric.policy import Action, FlowKey, FlowView, Lever, Reroute, Reweight, SetEcn, SetPriority, SetRate, Shift, View
 
 __all__ = ["Held", "referee"]
 
 Held = tuple[Action, str]
+_LONGEST_SHIFT_MS = 600_000
 
 
 def referee(view: View, actions: Iterable[Action]) -> tuple[list[Action], list[Held]]:
@@ -59,7 +60,13 @@ def _against_lever(view: View, flows: dict[FlowKey, FlowView], action: Lever) ->
         return f"got {action.mbps} Mb/s; accepted: a number above 0, or None for no limit"
     if isinstance(action, SetEcn) and action.port not in view.links:
         return "there is no such port"
-    return None
+    return _against_shift(view, action) if isinstance(action, Shift) else None
+
+
+def _against_shift(view: View, action: Shift) -> str | None:
+    if not 0 < action.delay_ms <= _LONGEST_SHIFT_MS:
+        return f"got {action.delay_ms} ms; accepted: above 0, and at most {_LONGEST_SHIFT_MS}"
+    return None if action.job in [job.name for job in view.jobs] else "no job has announced itself so"
 
 
 def _against_reroute(view: View, flows: dict[FlowKey, FlowView], action: Reroute) -> str | None:

@@ -47,6 +47,8 @@ class Row:
     ranks: int | None = None
     placement: str | None = None
     hints: bool | None = None
+    compute_ms: float | None = None
+    stagger_ms: float | None = None
     load: str | None = None
     events: str | None = None
     tcp: str
@@ -62,6 +64,7 @@ class Row:
     repeat: int
     seed: int
     iterations: int | None = None
+    iteration_ms: float | None = None
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None

@@ -229,4 +229,5 @@ def _steps(point: Point) -> int:
     if point.collective is None:
         return 1
     sizes = len(point.collective.nbytes) * (point.collective.iterations + point.collective.warmup)
-    return sizes + (1 if point.load else 0)
+    jobs = 1 if point.collective.compute_ms is None else point.collective.params.get("groups", 1)
+    return sizes * (jobs if isinstance(jobs, int) else 1) + (1 if point.load else 0)

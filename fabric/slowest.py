@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 class Work:
     """What was slow: an all-reduce, or without `iteration` the load of a point; times in ms.
 
-    `ends_ms` are by rank; `ideal_ms` is of this size, `median_ms` over the measured iterations of this size.
+    `ends_ms` are by rank, of the job that it was where jobs have clocks of their own; `ideal_ms` is of this size, `median_ms` over the measured iterations of this size.
     """
 
     time_ms: float
@@ -45,7 +45,8 @@ class Work:
     ideal_ms: float | None = None
     median_ms: float | None = None
     hosts: tuple[str, ...] = ()
-    ends_ms: tuple[float, ...] = ()
+    job: str | None = None
+    ends_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
     return Work(
         time_ms=max(worst["ends_ms"]), begin=worst["release"], iteration=worst["iteration"], iterations=len(alike),
         nbytes=worst["nbytes"], collective=schedules[worst["nbytes"]].collective, ideal_ms=ideals[worst["nbytes"]],
-        median_ms=float(np.median(alike)), hosts=tuple(point["placement"]), ends_ms=tuple(worst["ends_ms"]),
+        median_ms=float(np.median(alike)), hosts=tuple(point["placement"]), job=worst.get("job"),
+        ends_ms=dict(zip(worst.get("ranks", range(len(worst["ends_ms"]))), worst["ends_ms"], strict=True)),
     )  # fmt: skip
 
 
@@ -118,6 +120,7 @@ def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | N
     """The collective's connection with data on its way for longest; by the fluid model where byte counts cannot tell."""
     assert work.nbytes is not None
     schedule, nbytes_of = _schedules(seen)[work.nbytes], carried(seen, work.nbytes)
+    nbytes_of = {edge: nbytes for edge, nbytes in nbytes_of.items() if edge[0] in work.ends_ms}
     edges = {stream.edge: stream for stream in tracks.streams if stream.edge in nbytes_of}
     window = (work.begin, work.begin + work.time_ms / 1000)
     busy = _busy_ms(seen, tracks, schedule, work)
@@ -137,7 +140,7 @@ def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | N
 
 
 def _with_silence(seen: Recorded, slow: Slow, edge: Connection, work: Work) -> Slow:
-    (record,) = [one for one in seen.event("iteration") if one["release"] == work.begin]
+    (record,) = [one for one in seen.event("iteration") if one["release"] == work.begin and one.get("job") == work.job]
     quiet = [line[3:] for line in record.get("silences", ()) if tuple(line[:3]) == edge]
     if not quiet:
         return slow
@@ -157,6 +160,8 @@ def _busy_ms(seen: Recorded, tracks: Tracks, schedule: Schedule, work: Work) -> 
     A transfer is on its way from when it may begin until it has arrived; both are read off the byte counts of the
     receivers' links. Empty where these cannot tell: a rank that hears several others, or whose host has other traffic.
     """
+    if work.job is not None:
+        return {}  # other jobs' bytes are on the same links
     into = {edge[1]: edge for edge in schedule.connections}
     busy_hosts = {end for stream in tracks.streams if stream.edge is None for end in (stream.src, stream.dst)}
     hosts = [work.hosts[rank] for rank in into]

@@ -73,7 +73,8 @@ def _asked(point: Point, seen: Recorded) -> Row:
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
         policy=_policy(point), collective=collective.use if collective else None,
         placement=collective.placement if collective else None,
-        hints=collective.hints if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
+        hints=collective.hints if collective else None, compute_ms=collective.compute_ms if collective else None,
+        stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
         delay_ms=links.delay_ms, loss_percent=links.loss_percent, delay_by=(seen.network.get("delay") or {}).get("by"),
         mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
@@ -113,19 +114,22 @@ def _collective_row(
         for record in seen.event("iteration")
         if record["nbytes"] == schedule.nbytes and record["iteration"] >= 0
     ]
-    ends = np.array([record["ends_ms"] for record in measured])
-    times = ends.max(axis=1)
-    window = (measured[0]["release"], measured[-1]["release"] + times[-1] / 1000)
+    times = np.array([max(record["ends_ms"]) for record in measured])
+    window = (measured[0]["release"], max(record["release"] + max(record["ends_ms"]) / 1000 for record in measured))
+    by_job = _by_job(measured)
+    iterations = min(len(records) for records in by_job.values())
     payload = seen.network["payload_mbps"]
     p50 = float(np.median(times))
     ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, burst_bytes=burst_bytes(point))
-    predicted = predicted_ms(point, work, seen, schedule, alpha_ms)
+    # How jobs with clocks of their own meet is what such a run finds out.
+    predicted = predicted_ms(point, work, seen, schedule, alpha_ms) if None in by_job else None
     wrong = sum(record["wrong"] for record in measured)
     row = replace(
-        base, algorithm=schedule.collective, nbytes=schedule.nbytes, ranks=schedule.ranks, iterations=len(measured),
+        base, algorithm=schedule.collective, nbytes=schedule.nbytes, ranks=schedule.ranks, iterations=iterations,
+        iteration_ms=_iteration_ms(by_job),
         p50_ms=p50, p95_ms=float(np.percentile(times, 95)), max_ms=float(times.max()),
         p99_ms=float(np.percentile(times, 99)) if len(times) >= _P99_NEEDS else None,
-        straggler_rank=int(np.bincount(ends.argmax(axis=1)).argmax()),
+        straggler_rank=_straggler(measured),
         alpha_ms=alpha_ms, ideal_ms=ideal, slowdown=p50 / ideal,
         rto_over_ideal=point.transport.rto_min_ms / ideal,
         algbw_mbps=algbw_mbps(schedule.nbytes, p50),
@@ -139,6 +143,30 @@ def _collective_row(
     row = _with_recovery(work, seen, row)
     late = float(np.median([max(record["starts_ms"]) / max(record["ends_ms"]) for record in measured]))
     return _judged(point, work, seen, row, window, late)
+
+
+def _by_job(measured: Sequence[dict[str, Any]]) -> dict[str | None, list[dict[str, Any]]]:
+    """The iterations of each job with a clock of its own; where all ranks begin together there is one, None."""
+    found: dict[str | None, list[dict[str, Any]]] = {}
+    for record in measured:
+        found.setdefault(record.get("job"), []).append(record)
+    return found
+
+
+def _iteration_ms(by_job: Mapping[str | None, Sequence[dict[str, Any]]]) -> float | None:
+    """From one communication's begin to the next, the computing between them included: the mean over jobs with clocks of their own."""
+    spans = [
+        1000 * (records[-1]["release"] - records[0]["release"]) / (len(records) - 1)
+        for job, records in by_job.items()
+        if job is not None and len(records) > 1
+    ]
+    return float(np.mean(spans)) if spans else None
+
+
+def _straggler(measured: Sequence[dict[str, Any]]) -> int:
+    """The rank that was last most often."""
+    last = [record.get("ranks", range(len(record["ends_ms"])))[int(np.argmax(record["ends_ms"]))] for record in measured]
+    return int(np.bincount(last).argmax())
 
 
 def _after_slowdown(seen: Recorded, measured: Sequence[dict[str, Any]], ideal: float) -> float | None:
@@ -283,7 +311,7 @@ def _judged(
 def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
-        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "hints",
+        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "hints", "compute_ms", "stagger_ms",
         "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "repeat", "seed",
         "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip

@@ -63,8 +63,8 @@ def _foretold(row: Row) -> str:
 
 
 def _ranks(work: Work) -> str:
-    last = max(range(len(work.ends_ms)), key=lambda rank: work.ends_ms[rank])
-    first = min(range(len(work.ends_ms)), key=lambda rank: work.ends_ms[rank])
+    last = max(work.ends_ms, key=lambda rank: work.ends_ms[rank])
+    first = min(work.ends_ms, key=lambda rank: work.ends_ms[rank])
     return (
         f"Rank {last} on {work.hosts[last]} was last, at {_time(work.ends_ms[last])}; rank {first} on {work.hosts[first]} was first, "
         f"at {_time(work.ends_ms[first])}."

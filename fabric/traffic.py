@@ -28,7 +28,8 @@ class Traffic:
     `ranks` are host names by rank; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
     size, in order; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
     socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
-    with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow.
+    with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `clock` is that of jobs
+    which have one of their own (`compute_s` and `stagger_s`), `desk` the socket at which orders to shift them are taken.
     """
 
     host_pids: Mapping[str, int]
@@ -47,6 +48,8 @@ class Traffic:
     load_lead_s: float
     iteration_deadline_s: float
     hints: str | None = None
+    clock: Mapping[str, float] | None = None
+    desk: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What the coordinator reads."""
@@ -61,6 +64,7 @@ class Traffic:
             ],
             "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
+            "clock": self.clock, "desk": self.desk,
         }  # fmt: skip
 
 

@@ -1,11 +1,18 @@
-"""The default of `congestion`: jobs are routed as if they were alone and go first; the background is routed round them."""
+"""The default of `congestion`: jobs are routed as if they were alone and go first; the background is routed round them, and
+paced to what they leave.
+
+Jobs with clocks of their own are moved apart in time where they share links, as `interleave` does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from controllers.policies.exact import Exact
+from controllers.policies.interleave import shifts
+from controllers.policies.leftover import limits
 from controllers.policies.priority import prioritised
 from fabric.fluid import max_min
 from fabric.graph import Port
@@ -15,18 +22,22 @@ __all__ = ["Combined"]
 
 
 class Combined:
-    """`exact` for paths, `priority` for the jobs' flows; `margin` as in `exact`.
+    """`exact` for paths, `priority` for the jobs' flows; `margin` as in `exact`, `room` as in `leftover`.
 
     Demands are estimated as if all flows were equal, so that a job's flow beside a background flow counts as half a link.
     With priority it takes the whole: it is booked by what its host can send, divided among the job's own flows there.
     """
 
-    def __init__(self, margin: float = 0.1) -> None:
-        self._exact = Exact(margin=margin)
+    NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
+
+    def __init__(self, margin: float = 0.1, room: float = 1.5) -> None:
+        if not room > 0:
+            raise ValueError(f"room: got {room}; accepted: a number above 0")
+        self._exact, self._room = Exact(margin=margin), room
 
     def decide(self, view: View) -> Sequence[Action]:
-        """Orders for priority, and moves."""
-        return [*prioritised(view), *self._exact.decide(replace(view, flows=_with_priority(view)))]
+        """Orders for priority and rates, moves, and shifts."""
+        return [*prioritised(view), *limits(view, self._room), *self._exact.decide(replace(view, flows=_with_priority(view))), *shifts(view)]
 
 
 def _with_priority(view: View) -> tuple[FlowView, ...]:

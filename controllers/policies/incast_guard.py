@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import ClassVar
 
 from fabric.ideal import ETHERNET_HEADER, TCP_IP_HEADERS
 from fabric.policy import Action, JobView, LinkView, SetTransport, Transport, View, Wires
@@ -24,6 +25,8 @@ _ACK_BYTES = ETHERNET_HEADER + TCP_IP_HEADERS
 
 class IncastGuard:
     """Sets the hosts that send in a job whose flows meet, `fan_in` or more of them, at one receiver."""
+
+    NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
 
     def __init__(self, fan_in: int = 3) -> None:
         if fan_in < 2:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from fabric.policy import Action, SetPriority, View
 
@@ -11,6 +12,8 @@ __all__ = ["Priority", "prioritised"]
 
 class Priority:
     """Gives priority to every flow of a job, and to nothing else; where queues know no priority it does nothing."""
+
+    NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
 
     def decide(self, view: View) -> Sequence[Action]:
         """One order for each of a job's flows that does not go first yet."""

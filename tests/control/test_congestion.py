@@ -23,7 +23,7 @@ from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
 STAR, TREE = single_switch(6), fat_tree(4)
-WIRES = {"frame": 1514, "queue_bytes": 75_700, "floor": 0.05, "ecn": None, "transport": {"rto_min_ms": 200}}
+WIRES = {"frame": 1514, "queue_bytes": 75_700, "floor": 0.05, "ecn": None, "transport": {host.name: {"rto_min_ms": 200} for host in STAR.hosts}}
 POLICY_OF_ROUTES = {"policy": "priority"}
 
 

@@ -45,6 +45,13 @@ duration_s: 6
 transport: {tcp: dctcp}
 controller: {use: congestion, policy: ./lower.py}
 """
+JOBS = """
+question: Do two jobs on one link get out of each other's way?
+topology: {use: dumbbell, pairs: 2}
+links: {mbps: 10, mtu: 1500, queue_packets: 50}
+collective: {use: ring-allreduce, groups: 2, nbytes: 128KiB, iterations: 12, warmup: 0, hints: true, compute_ms: 150}
+controller: {use: congestion, policy: interleave}
+"""
 LOWER = '''
 from fabric.policy import SetEcn
 
@@ -122,3 +129,16 @@ def test_thresholds_change_while_traffic_runs(fabriclab: Any, tmp_path: Path) ->
     assert row["marks"] > 0
     if row["fidelity"] != "FAIL":
         assert row["queue_p50_packets"] < 20
+
+
+def test_jobs_by_their_own_clocks_are_moved_apart(fabriclab: Any) -> None:
+    """In phase on one link at first; the shift is ordered, comes when it was said to, and sums stay right."""
+    (row,), (point,) = run(fabriclab, JOBS)
+    assert row["correct"] is True and row["iterations"] == 12 and row["compute_ms"] == 150
+    (first, *_) = [one for one in orders(point) if one["order"]["do"] == "shift"]
+    records = [json.loads(line) for line in (point / "traffic" / "records.jsonl").read_text().splitlines()]
+    rounds = [record for record in records if record["event"] == "iteration" and record["job"] == first["order"]["job"]]
+    assert rounds[first["got"]["iteration"]]["delayed_ms"] == pytest.approx(first["order"]["delay_ms"])
+    assert not [reason for reason in row["fidelity_reasons"] if "was to begin" in reason]
+    assert row["iteration_ms"] > 150 + row["p50_ms"] * 0.9
+    assert not [record for record in records if record["event"] == "unheard"]

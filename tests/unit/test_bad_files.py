@@ -455,7 +455,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a policy misspelt": (
         changed(controller="controller: {use: adaptive, policy: exakt}"),
-        "bad.yaml:4: controller.policy: got 'exakt'; accepted: annealing, combined, ecn-tuner, exact, first-fit, incast-guard, "
+        "bad.yaml:4: controller.policy: got 'exakt'; accepted: annealing, combined, ecn-tuner, exact, first-fit, incast-guard, interleave, "
         "least-loaded, max-min, priority, weighted, "
         "pkg.module:attr, or ./file.py[:attr]; did you mean exact?",
     ),
@@ -532,7 +532,7 @@ CASES: dict[str, tuple[str, str]] = {
     "a parameter the collective has not": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, iteration: 5}"),
         "bad.yaml:5: collective.iteration: got an unknown key; accepted: use, ranks, placement, nbytes, "
-        "dtype, iterations, warmup, check, hints, transport, groups; did you mean iterations?",
+        "dtype, iterations, warmup, check, hints, compute_ms, stagger_ms, transport, groups; did you mean iterations?",
     ),
     "groups that do not divide the ranks": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, ranks: 12, groups: 5}"),

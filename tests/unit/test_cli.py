@@ -25,8 +25,8 @@ def test_list_names_the_built_ins() -> None:
     lines = [json.loads(line) for line in fabriclab("list", "--json", code=0).stdout.splitlines()]
     found = {line["kind"]: line["names"] for line in lines}
     assert found["controller"] == ["adaptive", "congestion", "ecmp", "single-path", "two-level"]
-    assert found["policy"] == ["annealing", "combined", "ecn-tuner", "exact", "first-fit", "incast-guard", "least-loaded", "max-min", "priority", "weighted"]
-    assert found["topology"] == ["fat-tree", "single-switch"]
+    assert found["policy"] == ["annealing", "combined", "ecn-tuner", "exact", "first-fit", "incast-guard", "interleave", "least-loaded", "max-min", "priority", "weighted"]
+    assert found["topology"] == ["dumbbell", "fat-tree", "single-switch"]
 
 
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from fabric.hints import BEGIN, PLAN, Announced, announce, serve
+from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, serve, tell_beat
 from fabric.lines import listening
 
 FLOWS = [Announced("10.0.0.2", 20000, "10.1.0.2", 5001, 1 << 20, 30), Announced("10.1.0.2", 20001, "10.0.0.2", 5002, 1 << 20, 30)]
@@ -36,6 +36,17 @@ def test_the_answer_comes_when_the_flows_are_placed(path: Path) -> None:
         assert announce(str(path), FLOWS[:1], 5.0) == 1
     assert heard == [(PLAN, FLOWS), (BEGIN, FLOWS[:1])]
     assert str(FLOWS[0].key) == "10.0.0.2:20000>10.1.0.2:5001"
+
+
+def test_iterations_are_told_of(path: Path) -> None:
+    """In order, and each is answered for."""
+    heard: list[Beat] = []
+    beats = [Beat("job.1", number, 100.0 + number, 0.4) for number in range(3)]
+    with listening(path) as listener:
+        Thread(target=serve, args=(listener, lambda _, flows: len(flows), heard.append), daemon=True).start()
+        for beat in beats:
+            tell_beat(str(path), beat, 5.0)
+    assert heard == beats
 
 
 def test_only_the_same_user_may_speak(path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from controllers.policies.combined import Combined
 from controllers.policies.ecn_tuner import EcnTuner
 from controllers.policies.incast_guard import IncastGuard
+from controllers.policies.interleave import Interleave
 from controllers.policies.max_min import MaxMin
 from controllers.policies.priority import Priority
 from fabric.graph import Fabric, Port
@@ -28,15 +29,17 @@ from fabric.policy import (
     SetPriority,
     SetRate,
     SetTransport,
+    Shift,
     Transport,
     View,
     Wires,
 )
+from topologies.dumbbell import dumbbell
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
-FABRIC, STAR = fat_tree(4), single_switch(16)
-SETS = {id(fabric): PathSets(fabric) for fabric in (FABRIC, STAR)}
+FABRIC, STAR, BELL = fat_tree(4), single_switch(16), dumbbell(3)
+SETS = {id(fabric): PathSets(fabric) for fabric in (FABRIC, STAR, BELL)}
 WIRES = Wires(frame=1514, queue_bytes=50 * 1514, floor=0.05)
 
 
@@ -99,6 +102,114 @@ def test_combined_without_a_floor_is_exact() -> None:
     """Nothing goes first then, and halves are halves."""
     halves = [replace(one, demand_mbps=5.0) for one in two_of_a_job()]
     assert Combined().decide(view(FABRIC, halves[:2], replace(WIRES, floor=None))) == []
+
+
+def ring_and_stranger(began: tuple[float, ...] = (), **more: Any) -> View:
+    """A job from h0 to h1 with 1 MB in each iteration, background from h0 to h2, and another from h3 to h4; 10 Mb/s."""
+    flows = [flow(STAR, 0, "h0", "h1", job="ring", first=True), flow(STAR, 1, "h0", "h2", **more), flow(STAR, 2, "h3", "h4")]
+    job = JobView("ring", (("h0", "h1"),), (1_000_000,), len(began) - 1, began, (0.1,) * len(began))
+    return view(STAR, flows, jobs=(job,))
+
+
+def test_background_keeps_the_floor_of_a_link_whose_job_is_new() -> None:
+    """What the job leaves is not known yet; who shares nothing with it is not limited."""
+    seen = ring_and_stranger()
+    assert limits(Combined().decide(seen)) == {seen.flows[1].key: 0.5}
+
+
+@pytest.mark.parametrize(("room", "mbps"), [(1.0, 10 - 8 / 0.95641), (1.5, 1.5 * (10 - 8 / 0.95641))])
+def test_background_gets_what_the_job_leaves_at_its_best(room: float, mbps: float) -> None:
+    """A megabyte a second, headers counted: what a slower iteration leaves besides is not given away as well."""
+    seen = ring_and_stranger((0.0, 1.0, 2.0, 5.0))
+    assert limits(Combined(room=room).decide(seen)) == {seen.flows[1].key: pytest.approx(mbps, rel=1e-3)}
+    assert limits(Combined(room=room).decide(ring_and_stranger((0.0, 1.0), limit_mbps=mbps * 1.1))) == {}
+
+
+def test_a_limit_is_lifted_where_no_job_is() -> None:
+    """Or where the job takes next to nothing."""
+    alone = view(STAR, [flow(STAR, 1, "h0", "h2", limit_mbps=1.0)])
+    assert limits(Combined().decide(alone)) == {alone.flows[0].key: None}
+    seldom = ring_and_stranger((0.0, 100.0), limit_mbps=1.0)
+    assert limits(Combined().decide(seldom)) == {seldom.flows[1].key: None}
+
+
+def test_no_room_is_refused() -> None:
+    """With what would do."""
+    with pytest.raises(ValueError, match="accepted: a number above 0"):
+        Combined(room=0)
+
+
+# -- interleave
+
+
+def periodic(*jobs: tuple[float, float, float], **more: Any) -> View:
+    """Jobs from side to side of a dumbbell of 10 Mb/s: when each began last, its period alone, and its megabits in it."""
+    flows = [flow(BELL, n, f"l{n}", f"r{n}", job=f"job.{n}") for n in range(len(jobs))]
+    told = []
+    for n, (began, period, megabits) in enumerate(jobs):
+        busy = megabits / 10 / 0.9564
+        times = tuple(began - back * period for back in (2, 1, 0))
+        told.append(JobView(f"job.{n}", ((f"l{n}", f"r{n}"),), (round(megabits * 1e6 / 8),), 2, times, (busy,) * 3, **more))
+    return replace(view(BELL, flows, jobs=tuple(told)), t=max(began for began, _, _ in jobs) + 0.5)
+
+
+def turned(seen: View) -> dict[str, float]:
+    """By job, the delay that was ordered, in s."""
+    return {order.job: order.delay_ms / 1000 for order in Interleave(route=False).decide(seen) if isinstance(order, Shift)}
+
+
+def test_two_jobs_in_phase_are_set_opposite() -> None:
+    """Each busy for a quarter of its second: the middle of what is free, half a period, leaves most room on both sides."""
+    assert turned(periodic((10.0, 1.0, 2.4), (10.0, 1.0, 2.4))) == {"job.1": pytest.approx(0.5, abs=0.02)}
+
+
+def test_jobs_that_are_apart_are_left_alone() -> None:
+    """Also when nothing can be gained: both are busy all the time."""
+    assert turned(periodic((10.0, 1.0, 2.4), (10.5, 1.0, 2.4))) == {}
+    assert turned(periodic((10.0, 1.0, 9.5), (10.0, 1.0, 9.5))) == {}
+
+
+def test_three_jobs_find_room_for_each() -> None:
+    """A third of the circle each; nobody overlaps with anybody."""
+    delays = {"job.0": 0.0, "job.1": 0.0, "job.2": 0.0} | turned(periodic(*[(10.0, 1.0, 2.8)] * 3))
+    begins = sorted(delay % 1.0 for delay in delays.values())
+    assert min(b - a for a, b in zip(begins, [*begins[1:], begins[0] + 1], strict=True)) >= 0.28 / 0.9564 - 0.02
+
+
+def test_who_is_in_the_way_is_delayed_least() -> None:
+    """A little too early is put right by delaying the other a little, not by a whole period."""
+    delays = turned(periodic((10.0, 1.0, 4.6), (10.6, 1.0, 4.6)))
+    assert list(delays) == ["job.0"] and delays["job.0"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_job_twice_as_fast_fits_between() -> None:
+    """Its two turns stay clear of the slow one's."""
+    delays = turned(periodic((10.0, 2.0, 4.0), (10.0, 1.0, 3.0)))
+    begin = (delays.get("job.1", 0.0) - delays.get("job.0", 0.0)) % 1.0
+    assert 0.4 <= begin <= 0.7
+
+
+def test_periods_that_do_not_fit_are_left_alone() -> None:
+    """They would not stay where they are put."""
+    assert turned(periodic((10.0, 1.0, 3.0), (10.0, 0.7, 2.0))) == {}
+
+
+def test_nothing_is_judged_while_a_shift_is_coming_nor_without_a_clock() -> None:
+    """And a job that has not been heard of for long is over."""
+    jobs = ((10.0, 1.0, 2.4), (10.0, 1.0, 2.4))
+    assert turned(periodic(*jobs, shifted=3)) == {}
+    assert turned(periodic(*jobs, shifted=2)) != {}
+    assert turned(replace(periodic(*jobs), t=20.0)) == {}
+    silent = periodic(*jobs)
+    assert turned(replace(silent, jobs=tuple(replace(job, began=(), busy_s=()) for job in silent.jobs))) == {}
+
+
+def test_jobs_on_other_links_do_not_matter() -> None:
+    """In phase, and nothing shared."""
+    seen = periodic((10.0, 1.0, 2.4), (10.0, 1.0, 2.4))
+    apart = view(STAR, [flow(STAR, 0, "h0", "h1", job="job.0"), flow(STAR, 1, "h2", "h3", job="job.1")])
+    jobs = tuple(replace(job, flows=(ends,)) for job, ends in zip(seen.jobs, (("h0", "h1"), ("h2", "h3")), strict=True))
+    assert turned(replace(apart, jobs=jobs, t=10.5)) == {}
 
 
 # -- max-min

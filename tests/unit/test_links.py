@@ -151,13 +151,17 @@ def queues_of(*limits: int) -> list[Answer]:
 
 
 def test_a_floor_makes_two_classes_that_share_the_rate() -> None:
-    """Others keep 5 %, those with DSCP 46 have the rest and go before them, either may use what the other leaves; one whole above them."""
+    """Others keep 5 %, those with DSCP 46 borrow before they do, either may use what the other leaves; one whole above them.
+
+    Neither holds credit of its own: HTB would let it send while the other's packet still takes up the link.
+    """
     asked = requests(WITH_FLOOR)
     assert [(command, kind) for command, kind, _ in asked] == [
         ("add", "htb"), *[("add-class", "htb")] * 3, *[("add", "pfifo")] * 2, ("add-filter", "u32"),
     ]  # fmt: skip
     whole, first, others = class_requests(WITH_FLOOR)
-    assert [one["rate"] for one in (whole, first, others)] == [2_500_000, 2_375_000, 125_000]
+    assert [one["rate"] for one in (whole, first, others)] == [2_500_000, 2_500, 125_000]
+    assert [one["burst"] for one in (whole, first, others)] == [WITH_FLOOR.frame, 1, 1]
     assert {one["ceil"] for one in (whole, first, others)} == {2_500_000} and first["prio"] < others["prio"]
     assert first["parent"] == others["parent"] == whole["handle"]
     assert asked[0][2]["default"] == others["handle"] & 0xFFFF  # what no filter names

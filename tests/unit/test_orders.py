@@ -18,7 +18,7 @@ from fabric.errors import RunError
 from fabric.graph import Port
 from fabric.lines import listening
 from fabric.orders import Agency, Answer, described, from_json, to_json
-from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Transport
+from fabric.policy import FlowKey, Lever, SetEcn, SetPriority, SetRate, SetTransport, Shift, Transport
 from fabric.routes import Metrics
 from fabric.tuning import send_buffer, with_transport
 
@@ -29,7 +29,7 @@ EVERY: list[Lever] = [
     SetRate("h0", None, ""),
     SetEcn(Port("s0", 3), 1514, 3028, ""),
     SetTransport("h0", Transport(rto_min_ms=20, window_packets=3), ""),
-    SetRate("h9", 1.0, ""),
+    Shift("job.1", 120.0, ""),
 ]
 TOKEN = "a secret"
 
@@ -43,8 +43,8 @@ def test_an_order_comes_over_the_line_as_it_was(lever: Lever) -> None:
 def test_every_kind_of_order_is_told_apart() -> None:
     """By what it is, on what, and what was asked."""
     told = [described(lever) for lever in EVERY]
-    assert [line["lever"] for line in told] == ["priority", "rate", "rate", "ecn", "transport", "rate"]
-    assert [line["on"] for line in told] == [str(FLOW), str(FLOW), "h0", "s0-eth3", "h0", "h9"]
+    assert [line["lever"] for line in told] == ["priority", "rate", "rate", "ecn", "transport", "shift"]
+    assert [line["on"] for line in told] == [str(FLOW), str(FLOW), "h0", "s0-eth3", "h0", "job.1"]
     json.dumps(told)
 
 
@@ -65,7 +65,7 @@ class Counter:
 
     def do(self, lever: Lever) -> Any:
         if lever == EVERY[-1]:
-            raise Refused("no such host")
+            raise Refused("no such job")
         self.given.append(lever)
         return described(lever)["asked"]
 
@@ -87,7 +87,7 @@ def test_every_order_gets_its_answer_in_turn(desk: Counter) -> None:
     """Those that are refused among those that are done; and each stands in the log with what came of it."""
     agency = Agency(desk.path, TOKEN)
     answers = agency.give(EVERY)
-    assert answers == [*(Answer(json.loads(json.dumps(described(lever)["asked"]))) for lever in EVERY[:-1]), Answer(error="no such host")]
+    assert answers == [*(Answer(json.loads(json.dumps(described(lever)["asked"]))) for lever in EVERY[:-1]), Answer(error="no such job")]
     assert desk.given == EVERY[:-1]
     assert agency.give([EVERY[0]]) == [Answer(True)]
     assert [("got" in line, line["order"]["do"]) for line in desk.lines[:6]] == [(one != EVERY[-1], to_json(one)["do"]) for one in EVERY]

@@ -41,6 +41,11 @@ class Seen:
         self.queueing: Queueing | None = None
         self.journeys: list[Journey] = []
         self.decisions: list[dict[str, Any]] | None = None
+        self.iterations: list[dict[str, Any]] = []
+
+    def event(self, _: str) -> list[dict[str, Any]]:
+        """The iterations' records: no other kind is asked for."""
+        return self.iterations
 
     @property
     def port(self) -> dict[str, Any]:
@@ -192,6 +197,22 @@ def test_a_socket_that_nobody_can_find_proves_nothing() -> None:
     seen = ordered(FIRST, sender={"dscp": 46}, receiver={"dscp": 46})
     seen.sockets.pop()
     assert [words.split()[4] for words in told(seen, None)] == [BACK]
+
+
+def shifted(*delayed_ms: float) -> Seen:
+    """A job that was to begin its second iteration 120 ms later, and by how much each of its iterations was."""
+    seen = Seen()
+    seen.network = {}
+    seen.orders = [{"order": {"do": "shift", "job": "job.1", "delay_ms": 120.0}, "got": {"iteration": 1, "delay_ms": 120.0}}]
+    seen.iterations = [{"job": job, "delayed_ms": ms if job == "job.1" else 0.0} for ms in delayed_ms for job in ("job.0", "job.1")]
+    return seen
+
+
+def test_a_job_that_was_shifted_began_later() -> None:
+    """That iteration, by just so much; one that never came proves nothing."""
+    assert told(shifted(0.0, 120.0, 0.0), None) == []
+    for seen in (shifted(120.0, 0.0), shifted(0.0, 60.0), shifted(0.0)):
+        assert [words.split(",")[0] for words in told(seen, None)] == ["job.1 was to begin iteration 2 120 ms later"]
 
 
 def test_an_order_that_was_refused_need_not_be_in_force() -> None:

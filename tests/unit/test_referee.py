@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fabric.paths import PathSets
-from fabric.policy import Action, FlowKey, FlowView, LinkView, Reroute, Reweight, View
+from fabric.policy import Action, FlowKey, FlowView, JobView, LinkView, Reroute, Reweight, Shift, View
 from fabric.referee import referee
 from topologies.fat_tree import fat_tree
 
@@ -43,6 +43,9 @@ def test_what_is_in_order_is_done_in_order() -> None:
         (view(), Reweight(*GROUP, (1, 1, 1), ""), "accepted: 4 whole numbers"),
         (view(), Reweight(*GROUP, (1, 1, 1, -1), ""), "accepted: 4 whole numbers"),
         (view(), Reweight(*GROUP, (0, 0, 0, 0), ""), "not all 0"),
+        (view(), Shift("job.0", 100.0, ""), "no job has announced itself so"),
+        (view(jobs=(JobView("job.0", (), ()),)), Shift("job.0", 0.0, ""), "accepted: above 0"),
+        (view(jobs=(JobView("job.0", (), ()),)), Shift("job.0", float("nan"), ""), "accepted: above 0"),
     ],
 )
 def test_what_is_not_is_held_with_the_reason(seen: View, action: Action, reason: str) -> None:
