@@ -255,7 +255,7 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
         )
         yield Problem(("duration_s",), text)
     if collective is not None and collective.stagger_ms is not None and collective.compute_ms is None:
-        text = told(collective.stagger_ms, "none where all ranks begin together", "add e.g. compute_ms: 500, or remove it")
+        text = told(document.get(("collective", "stagger_ms")), "none where all ranks begin together", "add e.g. compute_ms: 500, or remove it")
         yield Problem(("collective", "stagger_ms"), text)
     yield from asked_wrongly(document, file.events, file.duration_s)
     yield from _queue(document, file.links)
@@ -364,7 +364,7 @@ class _Checks:
             return  # said already
         for key, example in asked.items() if collective is not None else ():
             if getattr(collective, key) in (None, False):
-                text = told(getattr(collective, key), f"what {policy} goes by", f"write e.g. {key}: {example}, or choose another policy")
+                text = told(getattr(collective, key), f"one that {policy} can go by", f"write e.g. {key}: {example}, or choose another policy")
                 yield Problem(("collective", key), text)
 
     def policy(self, spelling: str, options: Any) -> Iterator[Problem]:

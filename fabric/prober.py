@@ -27,16 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from fabric.kernel import die_with_parent, inside_namespace, namespace_of
+from fabric.datagrams import arrivals, receiver_in, socket_in, turns
+from fabric.kernel import die_with_parent
 
 __all__ = ["PAYLOAD_BYTES", "Line", "main"]
 
 PAYLOAD_BYTES = 16
 _HEAD = struct.Struct("!IQ")  # sequence number, time of sending
-_TIMESPEC = struct.Struct("@qq")
 _PADDING = bytes(PAYLOAD_BYTES - _HEAD.size)
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_RXQ_OVFL = 33, 35, 40  # asm-generic/socket.h
-_RECEIVE_BUFFER = 4 << 20  # seconds of probes, so that none is lost while this process waits for a processor
 _TURNS_A_LOOK = 10  # the kernel stamps what arrives: looking more often would only cost
 _LAST_WAIT_S = 0.3
 
@@ -67,19 +65,10 @@ class Line:
 
     def take(self) -> None:
         """Note all that has come, at the times the kernel gave it."""
-        ahead = time.time_ns() - time.monotonic_ns()
-        while True:
-            try:
-                data, notes, _, _ = self.receiver.recvmsg(PAYLOAD_BYTES, 128)
-            except BlockingIOError:
-                return
-            number, _ = _HEAD.unpack_from(data)
-            for _, kind, value in notes:
-                if kind == _SO_TIMESTAMPNS:
-                    seconds, nanoseconds = _TIMESPEC.unpack_from(value)
-                    self.arrived[number] = seconds * 1_000_000_000 + nanoseconds - ahead
-                elif kind == _SO_RXQ_OVFL:
-                    (self.overflows,) = struct.unpack_from("=I", value)
+        for arrival in arrivals(self.receiver, PAYLOAD_BYTES):
+            number, _ = _HEAD.unpack_from(arrival.data)
+            self.arrived[number] = arrival.at_ns
+            self.overflows = self.overflows if arrival.overflows is None else arrival.overflows
 
 
 def main() -> int:
@@ -103,15 +92,9 @@ def main() -> int:
 
 def _probe(lines: list[Line], plan: Mapping[str, Any], told: list[int], ready: Path) -> array.array[float]:
     """Send and take until told to end or `plan["until"]`; the lateness of each turn in ms."""
-    period, until = round(plan["period_ms"] * 1e6), round(plan["until"] * 1e9)
     late_ms = array.array("d")
-    due = time.monotonic_ns()
-    turn = 0
-    while not told and (now := time.monotonic_ns()) < until:
-        if now < due:
-            time.sleep((due - now) / 1e9)
-            continue
-        late_ms.append((now - due) / 1e6)
+    for turn, late in enumerate(turns(plan["period_ms"], plan["until"], told)):
+        late_ms.append(late)
         for line in lines:
             line.send()
         if turn % _TURNS_A_LOOK == 0:
@@ -119,9 +102,6 @@ def _probe(lines: list[Line], plan: Mapping[str, Any], told: list[int], ready: P
                 line.take()
         if turn == 0:
             ready.touch()
-        turn += 1
-        # Due times stay on the grid of the first one; those that were missed are left out, not caught up in a burst.
-        due += period * max(1, (time.monotonic_ns() - due) // period)
     return late_ms
 
 
@@ -135,27 +115,10 @@ def _change(lines: list[Line], folder: Path) -> None:
 
 def _line(probe: Mapping[str, Any]) -> Line:
     ends = probe["endpoints"]
-    receiver = _socket(probe["dst_pid"], ends["dst_ip"], ends["dst_port"])
-    sender = _socket(probe["src_pid"], ends["src_ip"], ends["src_port"])
+    receiver = receiver_in(probe["dst_pid"], ends["dst_ip"], ends["dst_port"])
+    sender = socket_in(probe["src_pid"], ends["src_ip"], ends["src_port"])
     sender.connect((ends["dst_ip"], ends["dst_port"]))
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
     return Line(sender, receiver)
-
-
-def _socket(pid: int, ip: str, port: int) -> socket.socket:
-    namespace = namespace_of(pid)
-    try:
-        with inside_namespace(namespace):
-            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            # A probe that takes another's place may have its source port, towards another service.
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((ip, port))
-            made.setblocking(False)
-            return made
-    finally:
-        os.close(namespace)
 
 
 def _record(lines: list[Line], folder: Path, late_ms: array.array[float], core_share: float) -> None:

@@ -16,7 +16,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -24,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fabric.kernel import die_with_parent, inside_namespace, namespace_of
+from fabric.datagrams import arrivals, receiver_in, socket_in, turns
+from fabric.kernel import die_with_parent
 from fabric.stamps import PAYLOAD_BYTES, blank, parse
 
 __all__ = ["Scout", "main"]
 
-_TIMESPEC = struct.Struct("@qq")
-_SO_NO_CHECK, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_RXQ_OVFL = 11, 33, 35, 40  # asm-generic/socket.h
-_RECEIVE_BUFFER = 4 << 20
+_SO_NO_CHECK = 11  # asm-generic/socket.h
 _LOOK_S = 0.1  # the kernel stamps what arrives: looking more often would only cost
 _LAST_WAIT_S = 0.3
 
@@ -54,20 +52,9 @@ class Scout:
 
     def take(self, file: IO[str]) -> None:
         """Write down all that has come, at the times the kernel gave it."""
-        ahead = time.time_ns() - time.monotonic_ns()
-        while True:
-            try:
-                data, notes, _, _ = self.receiver.recvmsg(PAYLOAD_BYTES, 128)
-            except BlockingIOError:
-                return
-            arrived = time.monotonic_ns()
-            for _, kind, value in notes:
-                if kind == _SO_TIMESTAMPNS:
-                    seconds, nanoseconds = _TIMESPEC.unpack_from(value)
-                    arrived = seconds * 1_000_000_000 + nanoseconds - ahead
-                elif kind == _SO_RXQ_OVFL:
-                    (self.overflows,) = struct.unpack_from("=I", value)
-            if line := _line(self.pair, data, arrived):
+        for arrival in arrivals(self.receiver, PAYLOAD_BYTES):
+            self.overflows = self.overflows if arrival.overflows is None else arrival.overflows
+            if line := _line(self.pair, arrival.data, arrival.at_ns):
                 file.write(line)
 
 
@@ -99,24 +86,17 @@ def _send_and_take(
     scouts: list[Scout], plan: Mapping[str, Any], told: list[int], file: IO[str], ready: Path
 ) -> array.array[float]:
     """Until told to end or `plan["until"]`; the lateness of each turn in ms."""
-    period, until = round(plan["period_ms"] * 1e6), round(plan["until"] * 1e9)
     late_ms, look = array.array("d"), 0.0
-    due = time.monotonic_ns()
-    while not told and (now := time.monotonic_ns()) < until:
-        if now < due:
-            time.sleep((due - now) / 1e9)
-            continue
-        late_ms.append((now - due) / 1e6)
+    for late in turns(plan["period_ms"], plan["until"], told):
+        late_ms.append(late)
         for scout in scouts:
             scout.send()
-        if now / 1e9 >= look:
-            look = now / 1e9 + _LOOK_S
+        if (now := time.monotonic()) >= look:
+            look = now + _LOOK_S
             for scout in scouts:
                 scout.take(file)
         if len(late_ms) == 1:
             ready.touch()
-        # Due times stay on the grid of the first one; those that were missed are left out, not caught up in a burst.
-        due += period * max(1, (time.monotonic_ns() - due) // period)
     return late_ms
 
 
@@ -132,29 +112,13 @@ def _line(pair: int, data: bytes, arrived_ns: int) -> str | None:
 
 def _scout(number: int, pair: Mapping[str, Any]) -> Scout:
     ends = pair["endpoints"]
-    receiver = _socket(pair["dst_pid"], ends["dst_ip"], ends["dst_port"])
-    sender = _socket(pair["src_pid"], ends["src_ip"], ends["src_port"])
+    receiver = receiver_in(pair["dst_pid"], ends["dst_ip"], ends["dst_port"])
+    sender = socket_in(pair["src_pid"], ends["src_ip"], ends["src_port"])
     # All pairs share a port: a receiver is told apart by whom it is connected to.
     receiver.connect((ends["src_ip"], ends["src_port"]))
     sender.connect((ends["dst_ip"], ends["dst_port"]))
     sender.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # stamps would make any checksum wrong
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
     return Scout(number, sender, receiver)
-
-
-def _socket(pid: int, ip: str, port: int) -> socket.socket:
-    namespace = namespace_of(pid)
-    try:
-        with inside_namespace(namespace):
-            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((ip, port))
-            made.setblocking(False)
-            return made
-    finally:
-        os.close(namespace)
 
 
 if __name__ == "__main__":

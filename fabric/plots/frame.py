@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fabric.results import Row
 
@@ -36,6 +37,7 @@ __all__ = [
     "reported",
     "size_of",
     "some",
+    "time_axis",
     "with_any",
     "wrapped",
 ]  # fmt: skip
@@ -139,6 +141,16 @@ def interval(values: Floats) -> tuple[float | None, float | None]:
 
 def load_of(row: Row) -> str:
     return row.load or "no load"
+
+
+def time_axis(axis: Any, margin: float = 1.0) -> None:
+    """Logarithmic, upwards, with a few labels whatever the range; `margin` times more of it above and below."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.set_ylim(low / margin, high * margin)
+    axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low < 1e3 else (1,)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def lay_out(figure: Any, titles: Sequence[str], columns: int, height: float, sharey: bool = True, sharex: bool = True) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from fabric.plots.frame import (
     GREY,
@@ -28,6 +28,7 @@ from fabric.plots.frame import (
     reported,
     size_of,
     some,
+    time_axis,
     with_any,
 )
 from fabric.results import Row
@@ -55,7 +56,7 @@ def _latency(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
         _size_axis(axis, sorted({int(row.nbytes or 0) for row in rows}))
         axis.set_xlabel("size")
     figure.axes[0].set_ylabel(f"{some(sorted({str(row.collective) for row in rows}))}, p50, ms")
-    _time_axis(figure.axes[0])
+    time_axis(figure.axes[0])
     ideal = Line2D([], [], color=GREY, ls="--", lw=1.2, label="ideal")
     put_legend(figure, looks.values(), shown, ideal, line=True)
     columns = ("load", "variant", "nbytes", "repeat", "seed", "fidelity", "p50_ms", "ideal_ms",
@@ -103,14 +104,6 @@ def _size_axis(axis: Any, sizes: Sequence[int]) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_of(value)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlim(sizes[0] / 2, sizes[-1] * 2)
-
-
-def _time_axis(axis: Any) -> None:
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low < 1e3 else (1,)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 LATENCY = Plot(

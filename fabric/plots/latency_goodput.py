@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fabric.plots.frame import (
     GREY,
@@ -30,6 +29,7 @@ from fabric.plots.frame import (
     reported,
     size_of,
     some,
+    time_axis,
 )
 from fabric.results import Row
 
@@ -57,7 +57,7 @@ def _paint(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
             lines += _arm(axis, looks[arm], mine, tail)
         if ideals := [row.ideal_ms for row in here if row.ideal_ms is not None]:
             axis.axhline(float(np.median(ideals)), color=GREY, ls="--", lw=1.2)
-        _time_axis(axis)
+        time_axis(axis, margin=1.1)
         axis.grid(axis="x")
         axis.margins(x=0.12)
         axis.set_xlabel("goodput of the load beside it, Mb/s (more is better)")
@@ -106,16 +106,6 @@ def _arm(axis: Any, look: Look, rows: Sequence[Row], tail: str) -> list[tuple[An
 def _mean(values: Floats) -> tuple[float | None, float | None, float | None]:
     """The mean over repeats and its interval; None of nothing."""
     return (float(values.mean()), *interval(values)) if len(values) else (None, None, None)
-
-
-def _time_axis(axis: Any) -> None:
-    """Logarithmic, with a few labels whatever the range."""
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    axis.set_ylim(low / 1.1, high * 1.15)
-    axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low < 1e3 else (1,)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 LATENCY_GOODPUT = Plot(

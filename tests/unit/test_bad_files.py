@@ -468,6 +468,23 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:5: collective.hints: got true; accepted: false, as ecmp takes no hints; remove hints, or write e.g. "
         "controller: {use: adaptive}",
     ),
+    "a policy without the hints that it goes by": (
+        changed(
+            controller="controller: {use: congestion, policy: priority}", collective="collective: {use: ring-allreduce, nbytes: 1KiB, hints: false}"
+        ),
+        "bad.yaml:5: collective.hints: got false; accepted: one that priority can go by; write e.g. hints: true, or choose another policy",
+    ),
+    "jobs to interleave that have no clock": (
+        changed(
+            controller="controller: {use: congestion, policy: interleave}", collective="collective: {use: ring-allreduce, nbytes: 1KiB, hints: true}"
+        ),
+        "bad.yaml:5: collective.compute_ms: got nothing; accepted: one that interleave can go by; write e.g. compute_ms: 500, "
+        "or choose another policy",
+    ),
+    "jobs that begin apart and have no clock": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, stagger_ms: 100}"),
+        "bad.yaml:5: collective.stagger_ms: got 100; accepted: none where all ranks begin together; add e.g. compute_ms: 500, or remove it",
+    ),
     "an empty name": (
         changed(controller="controller: {use: ''}"),
         "bad.yaml:4: controller.use: got ''; accepted: a name, pkg.module:attr, or ./file.py[:attr]; write "

@@ -11,10 +11,29 @@ import pytest
 from fabric.errors import RequestError
 from fabric.graph import Fabric, mac_of
 from fabric.paths import equal_cost_paths, next_hops
+from topologies.dumbbell import dumbbell
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
 SIZES = [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 250])
+def test_a_dumbbell_has_one_link_in_the_middle(pairs: int) -> None:
+    """As many hosts on each side, one path from side to side, and by rank job i is on li and ri."""
+    fabric = dumbbell(pairs, scale=0.5)
+    assert (len(fabric.switches), len(fabric.hosts), len(fabric.links)) == (2, 2 * pairs, 2 * pairs + 1)
+    (middle,) = [link for link in fabric.links if {link.a.node, link.b.node} == {"left", "right"}]
+    assert middle.scale == 0.5 and {link.scale for link in fabric.links if link is not middle} <= {1.0}
+    assert [host.name for host in fabric.hosts[:: max(1, pairs)]][:2] == ["l0", "r0"]
+    assert len(equal_cost_paths(fabric, "left", "right")) == 1
+
+
+@pytest.mark.parametrize(("pairs", "scale"), [(0, 1.0), (251, 1.0), (2, 0.0), (2, float("nan"))])
+def test_a_dumbbell_that_is_none_is_refused(pairs: int, scale: float) -> None:
+    """With what would do."""
+    with pytest.raises(RequestError, match=r"topology\.(pairs|scale): got .*; accepted"):
+        dumbbell(pairs, scale)
 
 
 @pytest.mark.parametrize("k", SIZES)
