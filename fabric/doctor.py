@@ -30,6 +30,7 @@ from fabric.kernel import has_module, new_network_namespace, read_sysctl
 from fabric.libbpf import BpfObject, objects
 from fabric.links import Shape
 from fabric.markers import RED_TRIAL, build_and_read_back
+from fabric.release import can_release
 from fabric.sandbox import leftovers
 from fabric.transports import asked_tcps
 
@@ -106,6 +107,7 @@ class Machine:
     mininet: Software
     ovs: Software
     ovs_module: bool
+    releases: bool  # takes the program without which the kernel's datapath would be no network
     ryu: Software
     memory: int
     cores: int
@@ -182,10 +184,13 @@ def _privileges(machine: Machine) -> Iterator[Finding]:
 def _programs(machine: Machine) -> Iterator[Finding]:
     yield _software("mininet", machine.mininet, "it builds the fabric")
     yield _software("ovs-vswitchd", machine.ovs, "it forwards the packets")
-    got = "kernel module openvswitch" if machine.ovs_module else "userspace (netdev)"
+    kernels = machine.ovs_module and machine.releases
+    got = "kernel module openvswitch" if kernels else "userspace (netdev)"
+    if machine.ovs_module and not kernels:
+        got += ": the module is there, but not the BPF program beside it" + ("" if machine.user == 0 else " without root")
     reason = "the kernel's datapath carries far more than userspace; every result says which it used"
     remedy = f"lower links.mbps, or load the module (sudo modprobe openvswitch), or {VM}"
-    yield _finding("kernel datapath", machine.ovs_module, False, got, reason, remedy)
+    yield _finding("kernel datapath", kernels, False, got, reason, remedy)
     yield _software("ryu", machine.ryu, "it is the controller")
 
 
@@ -347,7 +352,7 @@ def _machine(runs: Path) -> Machine:
         kernel=_kernel(_all_trials(), TCPS),
         mininet=_python(MININET_VERSION),
         ovs=_version(["ovs-vswitchd", "--version"]),
-        ovs_module=_has_module("openvswitch"),
+        ovs_module=_has_module("openvswitch"), releases=can_release(),
         ryu=_python(RYU_VERSION),
         memory=_available_memory(),
         cores=len(os.sched_getaffinity(0)),

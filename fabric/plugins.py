@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -49,7 +50,7 @@ class Source:
 
 def names(kind: str) -> list[str]:
     """The names that entry points offer for a kind, sorted."""
-    return sorted({point.name for point in entry_points(group=KINDS[kind])})
+    return sorted(_installed(kind))
 
 
 def find(kind: str, spelling: str, base: Path) -> Source:
@@ -216,12 +217,18 @@ def _declared(file: Path, app: ast.ClassDef) -> dict[str, Any] | None:
 
 
 def _entry_point(kind: str, name: str) -> Source:
-    points: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=KINDS[kind])}
+    points = _installed(kind)
     if name not in points:
         raise RequestError(
             f"no {kind} is called {name!r}; accepted: {', '.join(sorted(points))}, pkg.module:attr, or ./file.py[:attr]"
         )
     return Source(points[name].module, points[name].attr)
+
+
+@cache
+def _installed(kind: str) -> Mapping[str, EntryPoint]:
+    """By name; read once, as every point of an experiment asks for each of its plug-ins, and the answer is a search of all packages."""
+    return {point.name: point for point in entry_points(group=KINDS[kind])}
 
 
 def _import(kind: str, spelling: str, source: Source) -> ModuleType:

@@ -12,12 +12,14 @@ from typing import Any
 from fabric.delay import NETEM
 from fabric.experiment import Point
 from fabric.graph import Port
+from fabric.ideal import TCP_IP_HEADERS
 from fabric.journeys import astray
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER, PRIORITY
 from fabric.orders import done
 from fabric.queueing import unseen
 from fabric.recorded import Recorded
+from fabric.tuning import send_buffer
 
 __all__ = ["describe_ecn", "unproven"]
 
@@ -39,7 +41,7 @@ def unproven(point: Point, seen: Recorded) -> list[str]:
 
     Empty where none of it was asked for.
     """
-    return [*_unmarked(point, seen), *_lost(seen), *_unshifted(seen), *_delays(seen), *_journeys(seen)]
+    return [*_unmarked(point, seen), *_lost(seen), *_unshifted(seen), *_windows(point, seen), *_delays(seen), *_journeys(seen)]
 
 
 def _journeys(seen: Recorded) -> Iterator[str]:
@@ -74,6 +76,20 @@ def _lost(seen: Recorded) -> Iterator[str]:
             if end is None or not _holds(order, got, end):
                 name = "{}:{}>{}:{}".format(*_flow_of(flow, reverse))
                 yield f"the socket that sends {name} was given {order['do']}, and did not have it at the end"
+
+
+def _windows(point: Point, seen: Recorded) -> Iterator[str]:
+    """A window that was ordered before connections were opened is the send buffer of each that the host sends by."""
+    opened = next((record["t"] for record in seen.event("started")), 0.0) if seen.orders else 0.0
+    asked: dict[str, int] = {}
+    for line in seen.orders:
+        if "got" in line and line["order"]["do"] == "transport" and line["t"] < opened and line["got"]["window_packets"] is not None:
+            asked[line["order"]["host"]] = send_buffer(line["got"]["window_packets"], point.links.mtu - TCP_IP_HEADERS)
+    for host, limit in asked.items():
+        ips = {nic.ip for nic in point.fabric.host_by_name[host].nics}
+        for end in seen.sockets:
+            if end["role"] == "sender" and end["src_ip"] in ips and end["send_buffer"] > limit:
+                yield f"{host} was given a window of {limit} bytes, and {end['src_ip']}:{end['src_port']} had {end['send_buffer']}"
 
 
 def _unshifted(seen: Recorded) -> Iterator[str]:

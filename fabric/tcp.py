@@ -30,7 +30,8 @@ class Endpoints:
 class TcpReport:
     """What the kernel says of one end of a connection (struct tcp_info, linux/tcp.h); `ecn` when both ends agreed on it; `cwnd` in packets.
 
-    `dscp` is what its packets carry, `pacing_limit` in bytes of payload a second what it may send, None without a limit.
+    `dscp` is what its packets carry, `pacing_limit` in bytes of payload a second what it may send, None without a limit;
+    `send_buffer` in bytes what it may have under way and not yet sent, the kernel's own overhead included.
     """
 
     tcp: str
@@ -49,6 +50,7 @@ class TcpReport:
     dscp: int = 0
     pacing_limit: int | None = None
     cwnd: int = 0
+    send_buffer: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
@@ -108,7 +110,7 @@ def report(end: socket.socket) -> TcpReport:
         bytes_received=long(128), segments_out=word(136), data_segments_out=word(156), delivered=word(192),
         ce_marked=word(196), bytes_sent=long(200), spurious_retransmits=word(216), ecn=bool(info[5] & _OPTION_ECN),
         dscp=end.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) >> 2, pacing_limit=None if pacing == UNLIMITED else pacing,
-        cwnd=word(80),
+        cwnd=word(80), send_buffer=end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ QUEUING = replace(SMALL, trials={**BARE, "nfqueue": ""})
 GIB = 1 << 30
 FINE = Machine(
     user=0, kernel=replace(DEBIAN, tcps=("reno", "cubic", "bbr", "dctcp")), mininet=Software("2.3.0"),
-    ovs=Software("3.1.0"), ovs_module=True, ryu=Software("4.34"), memory=8 * GIB, cores=4, disk=50 * GIB,
+    ovs=Software("3.1.0"), ovs_module=True, releases=True, ryu=Software("4.34"), memory=8 * GIB, cores=4, disk=50 * GIB,
     runs=Path("runs"),
 )  # fmt: skip
 EXPERIMENT = """
@@ -64,6 +64,7 @@ def test_a_machine_with_everything_has_nothing_to_mend() -> None:
         (replace(FINE, user=1000), "root", True, "user 1000", "use sudo"),
         (replace(FINE, mininet=Software("", "No module")), "mininet", True, "No module", ".ci/provision"),
         (replace(FINE, ovs=Software("", "not installed")), "ovs-vswitchd", True, "not installed", ".ci/provision"),
+        (replace(FINE, releases=False), "kernel datapath", False, "userspace (netdev): the module is there, but not the BPF program", "modprobe"),
         (replace(FINE, ovs_module=False), "kernel datapath", False, "userspace (netdev)", "modprobe openvswitch"),
         (replace(FINE, ryu=Software("", "no ryu")), "ryu", True, "no ryu", ".ci/provision"),
         (replace(FINE, kernel=SMALL), "link delay", False, "nfqueue: no iptables", "install iptables (.ci/provision)"),

@@ -17,6 +17,7 @@ from fabric.proofs import describe_ecn, unproven
 from fabric.queueing import Queueing
 from fabric.recorded import Recorded
 from fabric.telemetry import Queues
+from topologies.single_switch import single_switch
 
 FRAME = 1514
 
@@ -43,9 +44,9 @@ class Seen:
         self.decisions: list[dict[str, Any]] | None = None
         self.iterations: list[dict[str, Any]] = []
 
-    def event(self, _: str) -> list[dict[str, Any]]:
-        """The iterations' records: no other kind is asked for."""
-        return self.iterations
+    def event(self, kind: str) -> list[dict[str, Any]]:
+        """The iterations' records, and that all connections were open at second 10."""
+        return {"iteration": self.iterations, "started": [{"t": 10.0}]}[kind]
 
     @property
     def port(self) -> dict[str, Any]:
@@ -213,6 +214,29 @@ def test_a_job_that_was_shifted_began_later() -> None:
     assert told(shifted(0.0, 120.0, 0.0), None) == []
     for seen in (shifted(120.0, 0.0), shifted(0.0, 60.0), shifted(0.0)):
         assert [words.split(",")[0] for words in told(seen, None)] == ["job.1 was to begin iteration 2 120 ms later"]
+
+
+@pytest.mark.parametrize(
+    ("t", "send_buffer", "proven"),
+    [(9.0, 6180, True), (9.0, 6181, False), (11.0, 87_380, True)],
+)
+def test_a_window_is_the_send_buffer_of_connections_to_come(t: float, send_buffer: int, proven: bool) -> None:
+    """Three packets of 1448 bytes, as the kernel counts them; connections that were there before keep what they had."""
+    seen = Seen()
+    seen.network = {}
+    got = {"rto_min_ms": 20, "initcwnd": 3, "window_packets": 3}
+    seen.orders = [{"t": t, "order": {"do": "transport", "host": "h0", **got}, "got": got}]
+    seen.sockets = [{"role": "sender", "src_ip": "10.0.0.2", "src_port": 1, "send_buffer": send_buffer}]
+    found = unproven(cast(Point, Windowed()), cast(Recorded, seen))
+    assert found == ([] if proven else [f"h0 was given a window of 6180 bytes, and 10.0.0.2:1 had {send_buffer}"])
+
+
+class Windowed(Asked):
+    """A point on one switch."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.fabric = single_switch(2)
 
 
 def test_an_order_that_was_refused_need_not_be_in_force() -> None:
