@@ -218,10 +218,12 @@ class Adaptive(FabricApp):
         return View(view.t, view.tick, view.period_s, view.links, flows, paths, self.groups_now, paths.between)
 
     def _hashed_path(self, record: FlowRecord, paths: PathSets) -> tuple[Port, ...] | None:
-        if self.steering.attached[record.key.src_ip].node == self.steering.attached[record.key.dst_ip].node:
+        ends = [self.steering.attached[ip].node for ip in (record.key.src_ip, record.key.dst_ip)]
+        if ends[0] == ends[1]:
             return self.steering.whole(record.key, ())
         if record.hashed_to is None:
-            return None
+            only = paths.between(*ends)
+            return self.steering.whole(record.key, only[0]) if len(only) == 1 else None
         return self.steering.hashed_path(record.key, record.hashed_to, paths, self.weights)
 
     def _groups(self, paths: PathSets) -> dict[tuple[str, str], tuple[int, ...]]:

@@ -16,7 +16,7 @@ from fabric.results import Row
 
 __all__ = ["MEASURES", "Claim", "Interval", "claims", "interval", "paired"]
 
-MEASURES = ("slowdown", "load_share_of_nb", "load_leftover_share")
+MEASURES = ("slowdown", "iteration_ms", "load_share_of_nb", "load_leftover_share")
 _RESAMPLES = 10_000
 _LEVEL = 95.0
 
@@ -32,8 +32,13 @@ class Interval:
 
     def __str__(self) -> str:
         """`0.612 [0.588, 0.634] n=20`."""
-        between = "" if self.low is None or self.high is None else f" [{self.low:.3g}, {self.high:.3g}]"
-        return f"{self.mean:.3g}{between} n={self.n}"
+        between = "" if self.low is None or self.high is None else f" [{_short(self.low)}, {_short(self.high)}]"
+        return f"{_short(self.mean)}{between} n={self.n}"
+
+
+def _short(value: float) -> str:
+    """Three digits, or all that stand before the point."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 @dataclass(frozen=True, slots=True)

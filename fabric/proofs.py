@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from fabric.delay import NETEM
 from fabric.experiment import Point
 from fabric.graph import Port
@@ -24,6 +26,9 @@ from fabric.tuning import send_buffer
 __all__ = ["describe_ecn", "unproven"]
 
 _CLOSE_MS = 1e-3
+_DCTCP = {"dctcp", "bpf_dctcp"}
+_SETTLED_S = 2.0
+_ENOUGH_SAMPLES = 40
 _SLACK_FRAMES = 2  # between a sample of the queue and the packet that finds it
 
 
@@ -41,7 +46,7 @@ def unproven(point: Point, seen: Recorded) -> list[str]:
 
     Empty where none of it was asked for.
     """
-    return [*_unmarked(point, seen), *_lost(seen), *_unshifted(seen), *_windows(point, seen), *_delays(seen), *_journeys(seen)]
+    return [*_unmarked(point, seen), *_too_long(point, seen), *_lost(seen), *_unshifted(seen), *_windows(point, seen), *_delays(seen), *_journeys(seen)]
 
 
 def _journeys(seen: Recorded) -> Iterator[str]:
@@ -76,6 +81,31 @@ def _lost(seen: Recorded) -> Iterator[str]:
             if end is None or not _holds(order, got, end):
                 name = "{}:{}>{}:{}".format(*_flow_of(flow, reverse))
                 yield f"the socket that sends {name} was given {order['do']}, and did not have it at the end"
+
+
+def _too_long(point: Point, seen: Recorded) -> Iterator[str]:
+    """DCTCP over a step at K keeps a queue at K + N packets of N senders (Alizadeh et al., SIGCOMM 2010, section 3.3).
+
+    2N where windows cannot be less than two. Asked of the 95th percentile, once senders have found their rates, and of long
+    flows alone: a collective's pause, and come back with all of their windows.
+    """
+    ecn = point.links.ecn
+    if ecn is None or point.collective is not None or ecn.headroom is not None or point.links.priority_floor is not None or _ordered(seen):
+        return
+    least, most = ecn.in_bytes(point.links.mtu)
+    if least != most or not {end["tcp"] for end in seen.sockets} <= _DCTCP or not seen.sockets:
+        return
+    frame, paths = point.links.mtu + ETHERNET_HEADER, [*seen.edge_paths.values(), *seen.flow_paths]
+    settled = seen.queues.t >= next((record["t"] for record in seen.event("started")), 0.0) + _SETTLED_S
+    for place, name in enumerate(seen.queues.interfaces):
+        # Where a controller moves flows, any of them may have crossed it.
+        senders = len(paths) if seen.decisions else sum(1 for path in paths if path is None or name in path)
+        if name not in seen.network["marking"]["ports"] or not senders or settled.sum() < _ENOUGH_SAMPLES:
+            continue
+        held = float(np.percentile(seen.queues.backlog_bytes[settled, place], 95))
+        bound = max(least + senders * frame, 2 * senders * frame) + _SLACK_FRAMES * frame
+        if held > bound:
+            yield f"{name} held {held:.0f} bytes one time in twenty; {senders} senders by DCTCP over a step at {least} keep it at {bound}"
 
 
 def _windows(point: Point, seen: Recorded) -> Iterator[str]:

@@ -82,6 +82,7 @@ def _columns(rows: Sequence[Row], width: int) -> list[str]:
     columns = ["variant", "seed"]
     if collective:
         columns += ["size", *(["#wrong"] if wide else []), "p50\nms", *(["p95\nms"] if wide else []), "ideal\nms", "slow-\ndown"]
+        columns += ["itera-\ntion ms"] if any(row.iteration_ms is not None for row in rows) else []
         columns += ["predic-\nted ms", "algbw\nMb/s"] if wide else []
         columns += ["busbw\nMb/s"]
     if load:
@@ -96,6 +97,7 @@ def _cells(row: Row) -> dict[str, str]:
     return {
         "variant": row.variant, "seed": str(row.seed), "size": size_label(row.nbytes) if row.nbytes else "-",
         "#wrong": _number(row.wrong, 0), "p50\nms": _number(row.p50_ms, 1), "p95\nms": _number(row.p95_ms, 1),
+        "itera-\ntion ms": _number(row.iteration_ms, 0),
         "ideal\nms": _number(row.ideal_ms, 1), "slow-\ndown": _number(row.slowdown),
         "predic-\nted ms": _number(row.predicted_ms, 1), "algbw\nMb/s": _number(row.algbw_mbps),
         "busbw\nMb/s": _number(row.busbw_mbps), "load\nMb/s": _number(row.load_goodput_mbps, 1),
@@ -117,7 +119,7 @@ def claim_table(found: Sequence[Claim]) -> Table:
     return shown
 
 
-_SHORT = {"slowdown": "slowdown", "load_share_of_nb": "share", "load_leftover_share": "of what was left"}
+_SHORT = {"slowdown": "slowdown", "iteration_ms": "iteration ms", "load_share_of_nb": "share", "load_leftover_share": "of what was left"}
 
 
 class Screen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,14 +16,15 @@ import pytest
 
 from fabric.decisions import read_decisions
 from fabric.desk import Desk, Refused
-from fabric.hints import PLAN, Announced, announce
+from fabric.hints import PLAN, Announced, Beat, announce, tell_beat
 from fabric.lines import listening
 from fabric.orders import described
-from fabric.policy import Lever, SetPriority, SetTransport
+from fabric.policy import Lever, SetPriority, SetTransport, Shift
+from topologies.dumbbell import dumbbell
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
-STAR, TREE = single_switch(6), fat_tree(4)
+STAR, TREE, BELL = single_switch(6), fat_tree(4), dumbbell(2)
 WIRES = {"frame": 1514, "queue_bytes": 75_700, "floor": 0.05, "ecn": None, "transport": {host.name: {"rto_min_ms": 200} for host in STAR.hosts}}
 POLICY_OF_ROUTES = {"policy": "priority"}
 
@@ -41,6 +43,8 @@ class Agent:
         if self.refusals:
             self.refusals -= 1
             raise Refused("not now")
+        if isinstance(lever, Shift):
+            return {"iteration": 9, "delay_ms": lever.delay_ms}
         return described(lever)["asked"]
 
     @property
@@ -92,6 +96,24 @@ def test_a_job_goes_first_before_its_first_byte(start: Any, agent: Agent) -> Non
         assert [line["on"] for line in asked] == [line["on"] for line in done] == [str(lever.flow) for lever in agent.given]  # type: ignore[union-attr]
         assert {(line["lever"], line["asked"]) for line in asked} == {("priority", True)} and all("ring" in line["reason"] for line in asked)
         assert {line["got"] for line in done} == {True}
+        assert running.controller.exceptions() == 0
+
+
+def test_jobs_that_meet_are_shifted_once(start: Any, agent: Agent, wait: Any) -> None:
+    """Two that communicate at the same time over one link: one order, and none more while the shift is still to come."""
+    ends = [[Announced(f"10.0.0.{n + 2}", 20000 + n, f"10.0.1.{n + 2}", 5001 + n, 480_000, 2, f"job.{n}")] for n in range(2)]
+    told = {**agent.told, "wires": {**WIRES, "transport": {}}}
+    with start(BELL, "controllers.congestion", parameters={"policy": "interleave", "options": {"route": False}}, **told) as running:
+        agent.hint([flow for flows in ends for flow in flows], "begin")
+        now = time.monotonic()
+        for number, began in enumerate((now - 2.4, now - 1.2)):
+            for job in ("job.0", "job.1"):
+                tell_beat(str(agent.place / "hints"), Beat(job, number, began, 0.8), 5.0)
+        wait(lambda: log_of(running, "lever-in-force"), "the shift")
+        seen = (running.folder / "ports.jsonl").read_text().count("\n")
+        wait(lambda: (running.folder / "ports.jsonl").read_text().count("\n") >= seen + 3, "three more rounds")
+        (lever,) = agent.given
+        assert isinstance(lever, Shift) and 300 < lever.delay_ms < 500
         assert running.controller.exceptions() == 0
 
 

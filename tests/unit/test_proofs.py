@@ -37,12 +37,14 @@ class Seen:
         port = {"packets": 900, "capable": 800, "marked": 100, "marked_before": 0, "not_capable": 5, "bytes": 1, "most_bytes": 31 * FRAME}
         self.network: dict[str, Any] = {"marking": {"by": "bpf", "ports": {"s0-eth1": port}, "ce_received": {"h0": 60, "h1": 40}}}
         self.orders: list[dict[str, Any]] = []
-        self.sockets: list[dict[str, Any]] = [{"ecn": True}, {"ecn": True}]
+        self.sockets: list[dict[str, Any]] = [{"ecn": True, "tcp": "cubic"}, {"ecn": True, "tcp": "cubic"}]
         self.happened: list[Happened] = []
         self.queueing: Queueing | None = None
         self.journeys: list[Journey] = []
         self.decisions: list[dict[str, Any]] | None = None
         self.iterations: list[dict[str, Any]] = []
+        self.edge_paths: dict[Any, Any] = {}
+        self.flow_paths: list[Any] = []
 
     def event(self, kind: str) -> list[dict[str, Any]]:
         """The iterations' records, and that all connections were open at second 10."""
@@ -59,6 +61,7 @@ class Asked:
 
     def __init__(self, ecn: Ecn | None, negotiate: bool | None = None) -> None:
         self.fabric: Fabric | None = None
+        self.collective: object = None
         self.links = Links(mbps=20, ecn=ecn)
         self.transport = Transport(ecn=negotiate)
 
@@ -87,7 +90,7 @@ def test_an_arm_without_ecn_must_be_without() -> None:
     """Nothing else is asked of it; but a socket that agreed on ECN makes it the other arm."""
     seen = Seen()
     seen.port["marked"] = 0
-    seen.sockets = [{"ecn": False}, {}]
+    seen.sockets = [{"ecn": False, "tcp": "cubic"}, {"tcp": "cubic"}]
     assert told(seen, negotiate=False) == []
     seen.sockets[0]["ecn"] = True
     assert told(seen, negotiate=False) == ["1 of 2 sockets negotiated ECN, which was to be left alone"]
@@ -198,6 +201,37 @@ def test_a_socket_that_nobody_can_find_proves_nothing() -> None:
     seen = ordered(FIRST, sender={"dscp": 46}, receiver={"dscp": 46})
     seen.sockets.pop()
     assert [words.split()[4] for words in told(seen, None)] == [BACK]
+
+
+def under_dctcp(held_frames: float, senders: int = 3, tcp: str = "dctcp") -> Seen:
+    """A port that holds so much for a minute, with long flows over it, and K = 20."""
+    seen = Seen()
+    count = 100
+    table = np.zeros((count, 2), np.int64)
+    backlog = table.copy()
+    backlog[:, 0] = round(held_frames * FRAME)
+    seen.queues = replace(seen.queues, t=10.0 + np.arange(count), backlog_bytes=backlog, backlog_packets=backlog // FRAME)
+    seen.port["most_bytes"] = round(held_frames * FRAME)
+    seen.sockets = [{"ecn": True, "tcp": tcp, "role": "sender", "src_ip": "10.0.0.2"}]
+    seen.flow_paths = [("h0-eth0", "s0-eth1")] * senders
+    return seen
+
+
+@pytest.mark.parametrize(("frames", "senders", "fine"), [(24.9, 3, True), (25.1, 3, False), (30, 8, True), (60, 30, True), (63, 30, False)])
+def test_dctcp_keeps_its_queue_at_the_threshold_and_a_packet_of_each_sender(frames: float, senders: int, fine: bool) -> None:
+    """And two frames between a sample and the packet that finds it; with many senders at two packets of each."""
+    found = told(under_dctcp(frames, senders))
+    assert (found == []) is fine and all("keep it at" in words for words in found)
+
+
+def test_what_promises_no_length_is_held_to_none() -> None:
+    """Another congestion control, a phantom queue, a threshold that grows, or flows that pause."""
+    assert told(under_dctcp(60, tcp="cubic")) == []
+    assert told(under_dctcp(60), Ecn(min_packets=20, max_packets=20, headroom=0.95)) == []
+    assert told(under_dctcp(60), Ecn(min_packets=20, max_packets=30)) == []
+    asked = Asked(STEP)
+    asked.collective = "ring-allreduce"
+    assert unproven(cast(Point, asked), cast(Recorded, under_dctcp(60))) == []
 
 
 def shifted(*delayed_ms: float) -> Seen:
