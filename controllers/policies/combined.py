@@ -30,7 +30,7 @@ class Combined:
 
     NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
 
-    def __init__(self, margin: float = 0.1, room: float = 1.5) -> None:
+    def __init__(self, margin: float = 0.1, room: float = 1.4) -> None:
         if not room > 0:
             raise ValueError(f"room: got {room}; accepted: a number above 0")
         self._exact, self._room = Exact(margin=margin), room

@@ -20,7 +20,7 @@ _STEP = 0.2  # of a limit: less is not worth an order
 _WHOLE = 0.9  # of the narrowest link on the way: more is no limit
 
 
-def limits(view: View, room: float = 1.5) -> Iterator[SetRate]:
+def limits(view: View, room: float = 1.4) -> Iterator[SetRate]:
     """The rates, in Mb/s, that the background must be set to; nothing where queues know no priority.
 
     Each flow that shares a link with a job gets its max-min share of `room` times what jobs leave at their best, at least
