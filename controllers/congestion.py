@@ -66,7 +66,7 @@ class Congestion(Adaptive):
         super().on_hint(flows, placed)
 
     def on_beat(self, beat: Beat) -> None:
-        """An iteration of a job that announced itself and has a clock of its own."""
+        """An iteration of a job that announced itself."""
         job = self.jobs.get(beat.job)
         if job is not None:
             began, busy_s = (*job.began, beat.began)[-_BEATS:], (*job.busy_s, beat.busy_s)[-_BEATS:]
@@ -125,4 +125,5 @@ class Congestion(Adaptive):
 
 def _order(lever: Lever) -> Order:
     what = described(lever)
-    return (what["lever"], what["on"], str(what["asked"]))
+    # Shifts add up: while one is on its way another one of the same job would be one too many, whatever its delay.
+    return (what["lever"], what["on"], "" if isinstance(lever, Shift) else str(what["asked"]))

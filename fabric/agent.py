@@ -55,6 +55,7 @@ class Agent:
         self.jobs = Path(request["jobs"]) if request["jobs"] else None
         self.routes = {host: Metrics(**told) for host, told in request["routes"].items()}
         self.transports = {host: Transport(route.rto_min_ms, route.initcwnd) for host, route in self.routes.items()}
+        self._own_rates: dict[FlowKey, int] = {}  # what a socket had before the first order
         self._host_of = {nic.ip: host.name for host in self.fabric.hosts for nic in host.nics}
         self._namespaces = {host: namespace_of(pid) for host, pid in self.pids.items()}
 
@@ -87,14 +88,15 @@ class Agent:
         return got
 
     def _flow_rate(self, flow: FlowKey, mbps: float | None) -> int | None:
-        """In bytes of payload a second, as the socket has it; None without a limit."""
+        """In bytes of payload a second, as the socket has it, which is never more than its owner asked; None without a limit."""
         with self._socket(flow) as held:
-            wanted = UNLIMITED if mbps is None else _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame)
+            own = self._own_rates.setdefault(flow, _rate_of(held))
+            wanted = own if mbps is None else min(own, _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame))
             held.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, wanted)
-            got = held.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE) & UNLIMITED
+            got = _rate_of(held)
         if got != wanted:
             raise Refused(f"asked for {wanted} bytes/s, the socket says {got}")
-        return None if mbps is None else int(got)
+        return None if got == UNLIMITED else got
 
     def _host_rate(self, order: SetRate) -> float:
         host = str(order.target)
@@ -160,6 +162,10 @@ def _setter(told: Mapping[str, Any] | None) -> MarkSetter | RedSetter | None:
     if told is None:
         return None
     return RedSetter() if "qdisc" in told else MarkSetter(told)
+
+
+def _rate_of(held: socket.socket) -> int:
+    return int(held.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE) & UNLIMITED)
 
 
 def _pacing(held: socket.socket, mbps: float, frame: int) -> int:

@@ -91,7 +91,7 @@ class FabricApp(RyuApp):
         placed(0)
 
     def on_beat(self, beat: Beat) -> None:
-        """A job with a clock of its own has made an iteration."""
+        """A job has made an iteration."""
 
     def on_answer(self, lever: Lever, answer: Answer) -> None:
         """What came of an order to hosts or ports; a controller that gives orders must define it."""

@@ -58,8 +58,14 @@ class FlowCount:
         return {"first": self.first, "t": self.t, "nbytes": self.nbytes, "silences": silences}
 
 
+def limit(channel: socket.socket, mbps: float | None) -> None:
+    """Have a flow send no faster than so many Mb/s of payload; without sch_fq TCP paces by itself."""
+    if mbps is not None:
+        channel.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, round(mbps * 1e6 / 8))
+
+
 def run_flows(
-    senders: Mapping[int, tuple[socket.socket, float | None]],
+    senders: Mapping[int, socket.socket],
     receivers: Mapping[int, socket.socket],
     begin: float,
     stopped: Callable[[], bool],
@@ -69,17 +75,15 @@ def run_flows(
 ) -> dict[int, FlowCount]:
     """Send and count from `begin` until `end` (CLOCK_MONOTONIC); without an end, until `stopped()` says so.
 
-    `senders` and `receivers` are by flow number, a sender with its rate in Mb/s or None; `control` is the descriptor
-    that becomes readable when `stopped` is worth asking. `watch` is called as often as receivers take what has come.
+    `senders` and `receivers` are by flow number; `control` is the descriptor that becomes readable when `stopped` is worth
+    asking. `watch` is called as often as receivers take what has come.
     """
     counts = {number: FlowCount() for number in receivers}
-    outgoing = {channel.fileno(): channel for channel, _ in senders.values()}
+    outgoing = {channel.fileno(): channel for channel in senders.values()}
     poll = select.epoll()
     if end is None:
         poll.register(control, select.EPOLLIN)
-    for channel, mbps in senders.values():
-        if mbps is not None:
-            channel.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, round(mbps * 1e6 / 8))  # without sch_fq TCP paces by itself
+    for channel in senders.values():
         poll.register(channel, select.EPOLLOUT)
     for channel in receivers.values():
         channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)

@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from fabric.background import run_flows
+from fabric.background import limit, run_flows
 from fabric.children import Child, TrafficError, fork, hear, tell
 from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, tell_beat
 from fabric.kernel import die_with_parent, namespace_of
@@ -166,16 +166,17 @@ def _pace(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequenc
 
     rounds = plan["warmup"] + plan["iterations"]
     clock = Clock(**plan["clock"], rounds=rounds, deadline_s=plan["iteration_deadline_s"])
-    with contextlib.closing(listening(Path(plan["desk"]))) as desk:
-        for index, schedule in enumerate(schedules):
-            if plan["hints"]:
-                _announce(plan, schedule, records, BEGIN)
-            begin = _release(ranks)
-            if index == 0:
-                _write(records, event="release", release=begin)
-            for rank, child in enumerate(ranks):
-                child.tell({"do": "pace", "schedule": index, "begin": begin + rank % schedule.groups * clock.stagger_s})
-            Pacer(ranks, schedule.groups, replace(clock, first=index * rounds), partial(write, schedule), partial(_beat, plan, records), desk, schedule.result == "allreduce").run(begin)
+    for index, schedule in enumerate(schedules):
+        if plan["hints"]:
+            _announce(plan, schedule, records, BEGIN)
+        begin = _release(ranks)
+        if index == 0:
+            _write(records, event="release", release=begin)
+        for rank, child in enumerate(ranks):
+            child.tell({"do": "pace", "schedule": index, "begin": begin + rank % schedule.groups * clock.stagger_s})
+        with contextlib.closing(listening(Path(plan["desk"]))) as desk:  # nobody waits at it who is not served
+            own = replace(clock, first=index * rounds)
+            Pacer(ranks, schedule.groups, own, partial(write, schedule), partial(_beat, plan, records), desk).run(begin)
 
 
 def _finish(plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Child], records: IO[str]) -> None:
@@ -206,11 +207,15 @@ def _write(records: IO[str], **line: Any) -> None:
 
 @dataclass
 class _Plugs:
-    """The connections that one child takes part in, by whatever key its owner uses; `options` are each one's congestion control and mark."""
+    """The connections that one child takes part in, by whatever key its owner uses.
+
+    `options` are each one's congestion control and mark, `mbps` the rate that its sender keeps to, None for all it can get.
+    """
 
     outgoing: dict[Any, Endpoints]
     incoming: dict[Any, Endpoints]
     options: Callable[[Any], tuple[str, int]]
+    mbps: Callable[[Any], float | None] = lambda _: None
 
     def open(self, channel: socket.socket) -> tuple[dict[Any, socket.socket], dict[Any, socket.socket]]:
         """Listen, then, when every child listens, connect and accept."""
@@ -218,12 +223,18 @@ class _Plugs:
         listeners = {key: listen_on(item.dst_ip, item.dst_port, *self.options(key)) for key, item in self.incoming.items()}
         tell(channel, did="listen")
         hear(channel)
-        outgoing = {key: connect_from(item, *self.options(key)) for key, item in self.outgoing.items()}
+        outgoing = {key: self._connected(key, item) for key, item in self.outgoing.items()}
         incoming = {key: accept_from(listeners[key], item) for key, item in self.incoming.items()}
         for listener in listeners.values():
             listener.close()
         tell(channel, did="connect")
         return outgoing, incoming
+
+    def _connected(self, key: Any, item: Endpoints) -> socket.socket:
+        """With its own rate from the first moment on: a controller may order another one as soon as it sees the connection."""
+        channel = connect_from(item, *self.options(key))
+        limit(channel, self.mbps(key))
+        return channel
 
 
 def _reports(ends: Mapping[Any, socket.socket], plugs: Mapping[Any, Endpoints], kind: str, role: str) -> list[dict[str, Any]]:
@@ -317,13 +328,13 @@ def _load_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> No
         outgoing={number: Endpoints(**flow["endpoints"]) for number, flow in flows.items() if flow["src"] == host},
         incoming={number: Endpoints(**flow["endpoints"]) for number, flow in flows.items() if flow["dst"] == host},
         options=lambda number: plan["sockets"][flows[number]["job"]][host],
+        mbps=lambda number: flows[number]["mbps"],
     )
     outgoing, incoming = plugs.open(channel)
-    senders = {number: (end, flows[number]["mbps"]) for number, end in outgoing.items()}
     log = SocketLog(outgoing)
     begin = hear(channel)
     counts = run_flows(
-        senders, incoming, begin["begin"], lambda: hear(channel)["do"] == "stop", channel.fileno(), begin["end"], log.turn
+        outgoing, incoming, begin["begin"], lambda: hear(channel)["do"] == "stop", channel.fileno(), begin["end"], log.turn
     )
     if begin["end"] is not None:
         hear(channel)  # the stop that the coordinator sends in any case

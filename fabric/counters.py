@@ -59,7 +59,7 @@ class EventHint(event.EventBase):  # type: ignore[misc]
 
 
 class EventBeat(event.EventBase):  # type: ignore[misc]
-    """A job with a clock of its own has made an iteration."""
+    """A job has made an iteration."""
 
     def __init__(self, beat: Beat) -> None:
         super().__init__()

@@ -309,7 +309,7 @@ class _Checks:
         self.base = base
         self.wanted: dict[tuple[str, str], Wanted] = {}
         self.fabrics: dict[str, Fabric] = {}
-        self.schedules: set[str] = set()
+        self.results: dict[str, str] = {}  # of every collective tried, who ends with the sum
 
     def file(self, arm: Arm) -> ExperimentFile:
         """The arm's values, with nothing wrong in them but what only the flows can show."""
@@ -363,8 +363,9 @@ class _Checks:
         except RequestError:
             return  # said already
         for key, example in asked.items() if collective is not None else ():
-            if getattr(collective, key) in (None, False):
-                text = told(getattr(collective, key), f"one that {policy} can go by", f"write e.g. {key}: {example}, or choose another policy")
+            given = getattr(collective, key)
+            if given is None or given is False:
+                text = told(given, f"one that {policy} can go by", f"write e.g. {key}: {example}, or choose another policy")
                 yield Problem(("collective", key), text)
 
     def policy(self, spelling: str, options: Any) -> Iterator[Problem]:
@@ -410,9 +411,12 @@ class _Checks:
         ranks = n if isinstance(n, int) else len(n)
         for nbytes in collective.nbytes:
             key = f"{collective.use} {collective.params} {ranks} {nbytes}"
-            if key not in self.schedules:
-                plugins.load("collective", collective.use, self.base)(ranks, nbytes // 4, **collective.params)
-                self.schedules.add(key)
+            if key not in self.results:
+                schedule = plugins.load("collective", collective.use, self.base)(ranks, nbytes // 4, **collective.params)
+                self.results[key] = getattr(schedule, "result", "allreduce")
+            if collective.compute_ms is not None and self.results[key] != "allreduce":
+                text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
+                raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
 
     def flows(self, arm: Arm, point: Point) -> None:
         """Refuse the arm when a load refuses its hosts, or names others."""

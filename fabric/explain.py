@@ -143,7 +143,7 @@ def _got_mbps(seen: Recorded, tracks: Tracks, work: Work, window: Window) -> dic
     for stream in tracks.streams:
         if stream.edge is None:
             found[stream] = tracks.goodput(stream, window) or 0.0
-        elif stream.edge in sent:
+        elif stream.edge in sent and stream.edge[0] in work.ends_ms:  # other jobs may have computed meanwhile
             found[stream] = sent[stream.edge] * 8e-3 / work.time_ms
     return found
 

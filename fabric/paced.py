@@ -81,8 +81,7 @@ def _wait(channel: socket.socket, computed: float, delays: dict[int, float], num
 class Pacer:
     """Follows the ranks of all jobs through the rounds of one size.
 
-    `write` takes each job's iterations, `beat` what the controller shall hear of them; orders come in at `desk`. Where ranks
-    are not `in_step`, some being rounds ahead of others, no job can be shifted.
+    `write` takes each job's iterations, `beat` what the controller shall hear of them; orders come in at `desk`.
     """
 
     ranks: Sequence[Child]
@@ -91,12 +90,11 @@ class Pacer:
     write: Callable[[int, int, Mapping[int, dict[str, Any]]], None]
     beat: Callable[[Beat], None]
     desk: socket.socket
-    in_step: bool = True
     _reports: dict[tuple[int, int], dict[int, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     _heard: dict[int, float] = field(default_factory=dict)
     _latest: dict[int, int] = field(default_factory=lambda: defaultdict(lambda: -1))  # by group: the last round that a rank reported
     _due: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    _delays: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    _delays: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # ordered, and still to come
 
     def run(self, begin: float) -> None:
         """Until every rank has reported every round; TrafficError when one failed or fell silent."""
@@ -130,6 +128,7 @@ class Pacer:
             self.write(group, number, self._reports.pop((group, number)))
             release = max(one["due"] for one in reports.values())
             busy_s = max(one["end"] for one in reports.values()) - release
+            self._delays[group] -= max(one["delay_s"] for one in reports.values())
             self.beat(Beat(job_name(group), self.clock.first + number, release, busy_s))
 
     def _ask_for_silent(self) -> None:
@@ -151,22 +150,25 @@ class Pacer:
             channel.settimeout(_ORDER_S)
             try:
                 order = json.loads(read_line(channel))
-                answer = self._shift(order["job"], float(order["delay_ms"]))
+                answer = self._planned(order["job"], float(order["delay_ms"]))
                 channel.sendall(json.dumps(answer).encode() + b"\n")
             except (OSError, ValueError, KeyError, TypeError):
-                return  # who speaks nonsense, or hangs up, gets no answer; the jobs go on
+                return  # who speaks nonsense, or has given up, gets nothing done; the jobs go on
+        if "error" not in answer:
+            self._shift(order["job"], answer["iteration"] - self.clock.first, answer["delay_ms"] / 1000)
 
-    def _shift(self, job: str, delay_ms: float) -> dict[str, Any]:
+    def _planned(self, job: str, delay_ms: float) -> dict[str, Any]:
+        """What will be done of an order, or why it will not."""
         groups = {job_name(group): group for group in range(self.groups)}
         if job not in groups:
             return {"error": f"there is no {job}; there are {', '.join(groups)}"}
-        if not self.in_step:
-            return {"error": f"{job}'s ranks do not wait for each other: there is no iteration that all of them have still before them"}
-        group = groups[job]
-        number = self._next(group)
+        number = self._next(groups[job])
         if number >= self.clock.rounds:
             return {"error": f"{job} has only {self.clock.rounds} iterations of this size; a shift could begin with number {number + 1}"}
-        self._delays[group] = delay_ms / 1000
-        for rank in range(group, len(self.ranks), self.groups):
-            self.ranks[rank].tell({"do": "shift", "round": number, "delay_s": delay_ms / 1000})
         return {"iteration": self.clock.first + number, "delay_ms": delay_ms}
+
+    def _shift(self, job: str, number: int, delay_s: float) -> None:
+        group = next(group for group in range(self.groups) if job_name(group) == job)
+        self._delays[group] += delay_s
+        for rank in range(group, len(self.ranks), self.groups):
+            self.ranks[rank].tell({"do": "shift", "round": number, "delay_s": delay_s})

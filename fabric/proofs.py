@@ -46,7 +46,7 @@ def unproven(point: Point, seen: Recorded) -> list[str]:
 
     Empty where none of it was asked for.
     """
-    return [*_unmarked(point, seen), *_too_long(point, seen), *_lost(seen), *_unshifted(seen), *_windows(point, seen), *_delays(seen), *_journeys(seen)]
+    return [*_unmarked(point, seen), *_too_long(point, seen), *_lost(seen), *_unshifted(point, seen), *_windows(point, seen), *_delays(seen), *_journeys(seen)]
 
 
 def _journeys(seen: Recorded) -> Iterator[str]:
@@ -118,22 +118,41 @@ def _windows(point: Point, seen: Recorded) -> Iterator[str]:
     for host, limit in asked.items():
         ips = {nic.ip for nic in point.fabric.host_by_name[host].nics}
         for end in seen.sockets:
-            if end["role"] == "sender" and end["src_ip"] in ips and end["send_buffer"] > limit:
+            if end["role"] == "sender" and end["src_ip"] in ips and (end.get("send_buffer") or 0) > limit:
                 yield f"{host} was given a window of {limit} bytes, and {end['src_ip']}:{end['src_port']} had {end['send_buffer']}"
 
 
-def _unshifted(seen: Recorded) -> Iterator[str]:
-    """A job that was shifted must have begun that iteration so much later."""
+def _unshifted(point: Point, seen: Recorded) -> Iterator[str]:
+    """A job that was shifted must really have begun that iteration so much later, and no other one."""
     due: dict[tuple[str, int], float] = {}
     for order, got in done(seen.orders):
         if order["do"] == "shift":
             due[order["job"], got["iteration"]] = due.get((order["job"], got["iteration"]), 0.0) + order["delay_ms"]
-    records = seen.event("iteration") if due else []
-    for (job, number), delay_ms in due.items():
-        own = [record["delayed_ms"] for record in records if record.get("job") == job]
-        waited = own[number] if number < len(own) else 0.0
-        if abs(waited - delay_ms) > _CLOSE_MS:
-            yield f"{job} was to begin iteration {number + 1} {delay_ms:g} ms later, and waited {waited:g} ms"
+    rounds: dict[str, list[Mapping[str, Any]]] = {}
+    for record in seen.event("iteration"):
+        if "job" in record:
+            rounds.setdefault(record["job"], []).append(record)
+    for job, number in due:
+        if number >= len(rounds.get(job, ())):
+            yield f"{job} was to begin iteration {number + 1} {due[job, number]:g} ms later, and never came to it"
+    for job, records in rounds.items():
+        for number, one in enumerate(records):
+            delay_ms = due.get((job, number), 0.0)
+            if abs(one["delayed_ms"] - delay_ms) > _CLOSE_MS:
+                yield f"{job} was to begin iteration {number + 1} {delay_ms:g} ms later, and waited {one['delayed_ms']:g} ms"
+            elif number and delay_ms and (waited := _paused_ms(records[number - 1], one)) < _computed_ms(point) + delay_ms:
+                yield f"{job} was to compute {_computed_ms(point) + delay_ms:g} ms before iteration {number + 1}, and did for {waited:g} ms"
+
+
+def _computed_ms(point: Point) -> float:
+    return (point.collective.compute_ms or 0.0) if point.collective else 0.0
+
+
+def _paused_ms(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """From the first rank's end of one iteration to the last rank's start of the next, in ms."""
+    ended = before["release"] + min(before["ends_ms"]) / 1000
+    started = after["release"] + max(after["starts_ms"]) / 1000
+    return float(1000 * (started - ended)) + _CLOSE_MS
 
 
 def _flow_of(ends: Mapping[str, Any], reverse: bool) -> tuple[str, int, str, int]:
@@ -145,6 +164,8 @@ def _flow_of(ends: Mapping[str, Any], reverse: bool) -> tuple[str, int, str, int
 def _holds(order: Mapping[str, Any], got: Any, end: Mapping[str, Any]) -> bool:
     if order["do"] == "priority":
         return bool(end["dscp"] == (PRIORITY if order["first"] else 0))
+    if got == order["mbps"] and got is not None:  # recorded before answers were in bytes
+        return end["pacing_limit"] is not None
     return bool(end["pacing_limit"] == got)
 
 

@@ -162,7 +162,7 @@ def moved_nothing(
     held = [line for line in log if line["event"] == "held" and window[0] <= line["t"] <= window[1]]
     if held:
         first = held[0]
-        wanted = f"its policy wanted {len(held)} moves; the first, of {first['flow']}, was held: {first['reason']}"
+        wanted = f"its policy wanted {len(held)} moves; the first, of {first.get('flow') or first.get('on')}, was held: {first['reason']}"
         return f"the controller moved nothing, though {wanted}"
     if window[1] - window[0] < _TURNS_TO_ACT * point.poll_ms / 1000:
         return None  # its loop is slower than what was measured: that is a result

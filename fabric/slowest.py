@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 class Work:
     """What was slow: an all-reduce, or without `iteration` the load of a point; times in ms.
 
-    `ends_ms` are by rank, of the job that it was where jobs have clocks of their own; `ideal_ms` is of this size, `median_ms` over the measured iterations of this size.
+    `ends_ms` are by rank, of the job that it was where jobs have clocks of their own; `ideal_ms` is of this size, `median_ms` over the measured iterations of this size, and job.
     """
 
     time_ms: float
@@ -90,7 +90,7 @@ def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
         for nbytes, schedule in schedules.items()
     }
     worst = max(measured, key=lambda record: max(record["ends_ms"]) / ideals[record["nbytes"]])
-    alike = [max(record["ends_ms"]) for record in measured if record["nbytes"] == worst["nbytes"]]
+    alike = [max(one["ends_ms"]) for one in measured if (one["nbytes"], one.get("job")) == (worst["nbytes"], worst.get("job"))]
     return Work(
         time_ms=max(worst["ends_ms"]), begin=worst["release"], iteration=worst["iteration"], iterations=len(alike),
         nbytes=worst["nbytes"], collective=schedules[worst["nbytes"]].collective, ideal_ms=ideals[worst["nbytes"]],

@@ -115,7 +115,7 @@ def _collective_row(
         if record["nbytes"] == schedule.nbytes and record["iteration"] >= 0
     ]
     times = np.array([max(record["ends_ms"]) for record in measured])
-    window = (measured[0]["release"], max(record["release"] + max(record["ends_ms"]) / 1000 for record in measured))
+    window = (min(record["release"] for record in measured), max(record["release"] + max(record["ends_ms"]) / 1000 for record in measured))
     by_job = _by_job(measured)
     iterations = min(len(records) for records in by_job.values())
     payload = seen.network["payload_mbps"]

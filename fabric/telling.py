@@ -51,11 +51,15 @@ def _work(what: Explanation) -> Iterator[str]:
     beside = f", beside {row.load}" if row.load else ""
     operation = row.algorithm if row.algorithm and not row.algorithm.endswith("allreduce") else "all-reduce"
     yield (
-        f"The slowest {operation} was iteration {work.iteration + 1} of {work.iterations} of {_size(work.nbytes or 0)} over "
+        f"The slowest {operation} was iteration {work.iteration + 1} of {work.iterations}{_of_job(work)} of {_size(work.nbytes or 0)} over "
         f"{len(work.ends_ms)} ranks{beside}: {_time(work.time_ms)}, {work.time_ms / (work.ideal_ms or 1):.2f} times the ideal of "
         f"{_time(work.ideal_ms or 0)} (median {_time(work.median_ms or 0)}{_foretold(row)}). Times count from its release."
     )
     yield _ranks(work)
+
+
+def _of_job(work: Work) -> str:
+    return f" of {work.job}," if work.job else ""
 
 
 def _foretold(row: Row) -> str:

@@ -72,10 +72,10 @@ class Interleave:
 
 def shifts(view: View, gain: float = 0.05, beats: int = 2) -> Iterator[Shift]:
     """The shifts that free more than `gain` of what jobs ask of links beyond what these carry; none while one is coming."""
-    clocked = [job for job in view.jobs if len(job.began) >= beats]
-    if any(job.shifted is not None and (job.last or 0) < job.shifted for job in clocked):
+    heard = [job for job in view.jobs if len(job.began) >= beats]
+    if any(job.shifted is not None and (job.last or 0) < job.shifted for job in heard):
         return
-    patterns = [pattern for job in clocked if (pattern := _pattern(view, job)) is not None]
+    patterns = [pattern for job in heard if (pattern := _pattern(view, job)) is not None]
     for together in _sharing(patterns):
         yield from _apart(view, together, gain)
 

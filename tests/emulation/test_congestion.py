@@ -120,6 +120,13 @@ def test_flows_keep_to_their_rates_and_queues_stay_short(fabriclab: Any) -> None
         assert row["queue_p50_packets"] <= 3
 
 
+def test_a_load_keeps_to_its_own_rate_whatever_is_ordered(fabriclab: Any) -> None:
+    """Its share would be 3.2 Mb/s, and it was told to send 2: an order takes away, and gives nothing."""
+    (row,), (point,) = run(fabriclab, RATES.replace("senders: 3}", "senders: 3, mbps: 2}").replace("duration_s: 6", "duration_s: 3"))
+    assert {end["pacing_limit"] for end in sockets(point, "load") if end["role"] == "sender"} == {250_000}
+    assert row["levers"] >= 3 and not [reason for reason in row["fidelity_reasons"] if "did not have it" in reason]
+
+
 def test_thresholds_change_while_traffic_runs(fabriclab: Any, tmp_path: Path) -> None:
     """Ordered, read back, and seen in the queue: it stands at ten packets, not at forty."""
     policy = tmp_path / "lower.py"

@@ -481,6 +481,10 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:5: collective.compute_ms: got nothing; accepted: one that interleave can go by; write e.g. compute_ms: 500, "
         "or choose another policy",
     ),
+    "clocks for ranks that do not wait for each other": (
+        changed(collective="collective: {use: incast, nbytes: 1KiB, compute_ms: 100}"),
+        "bad.yaml:5: collective.compute_ms: got 100; accepted: none with incast, whose ranks do not wait for each other; remove it",
+    ),
     "jobs that begin apart and have no clock": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, stagger_ms: 100}"),
         "bad.yaml:5: collective.stagger_ms: got 100; accepted: none where all ranks begin together; add e.g. compute_ms: 500, or remove it",

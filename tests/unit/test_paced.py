@@ -31,7 +31,6 @@ class Jobs:
     """Two jobs of two ranks on threads instead of hosts; each rank's `meet` stands for the communication of its job."""
 
     clock: Clock = CLOCK
-    in_step: bool = True
     iterations: list[tuple[int, int, Mapping[int, dict[str, Any]]]] = field(default_factory=list)
     beats: list[Beat] = field(default_factory=list)
     when: Callable[[Beat], None] = lambda _: None
@@ -48,7 +47,7 @@ class Jobs:
             Thread(target=self._rank, args=(rank, theirs, begin), daemon=True).start()
         ranks = [Child(f"rank {rank}", 0, ours) for rank, (ours, _) in enumerate(pairs)]
         with self._listener() as listener:
-            Pacer(ranks, GROUPS, self.clock, self._write, self._beat, listener, self.in_step).run(begin)
+            Pacer(ranks, GROUPS, self.clock, self._write, self._beat, listener).run(begin)
 
     @contextmanager
     def _listener(self) -> Iterator[socket.socket]:
@@ -120,16 +119,12 @@ def test_a_shift_comes_once_and_to_all_ranks_of_the_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "on", "in_step", "why"),
-    [
-        ("job.7", 0, True, "there is no job.7; there are job.0, job.1"),
-        ("job.0", 0, False, "do not wait for each other"),
-        ("job.0", CLOCK.rounds - 1, True, "has only 5 iterations"),
-    ],
+    ("job", "on", "why"),
+    [("job.7", 0, "there is no job.7; there are job.0, job.1"), ("job.0", CLOCK.rounds - 1, "has only 5 iterations")],
 )
-def test_what_cannot_be_shifted_is_refused(job: str, on: int, in_step: bool, why: str) -> None:
+def test_what_cannot_be_shifted_is_refused(job: str, on: int, why: str) -> None:
     """With the reason, and the jobs go on."""
-    jobs = Jobs(in_step=in_step)
+    jobs = Jobs()
     asked: list[tuple[Thread, list[dict[str, Any]]]] = []
     jobs.when = lambda beat: asked.append(jobs.order(job, 80.0)) if (beat.job, beat.iteration) == ("job.0", on) else None
     jobs.meet = _slow_second_job()
@@ -149,6 +144,21 @@ def _slow_second_job() -> list[Callable[[], Any]]:
         time.sleep(0.1)
 
     return [barriers[0].wait if rank % GROUPS == 0 else slowly for rank in range(RANKS)]
+
+
+def test_an_order_that_was_given_up_is_not_carried_out() -> None:
+    """Who asked has said that it was refused: it must not happen after all."""
+    jobs = Jobs()
+
+    def hang_up(beat: Beat) -> None:
+        if (beat.job, beat.iteration) == ("job.0", 0):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+                channel.connect(str(jobs.desk))
+                channel.sendall(json.dumps({"job": "job.1", "delay_ms": 80.0}).encode() + b"\n")
+
+    jobs.when = hang_up
+    jobs.run()
+    assert {report["delay_s"] for _, _, reports in jobs.iterations for report in reports.values()} == {0.0}
 
 
 def test_who_speaks_nonsense_gets_no_answer() -> None:

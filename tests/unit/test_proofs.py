@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -234,20 +236,44 @@ def test_what_promises_no_length_is_held_to_none() -> None:
     assert unproven(cast(Point, asked), cast(Recorded, under_dctcp(60))) == []
 
 
-def shifted(*delayed_ms: float) -> Seen:
-    """A job that was to begin its second iteration 120 ms later, and by how much each of its iterations was."""
+def shifted(*delayed_ms: float, began_ms: Sequence[float] | None = None) -> Seen:
+    """A job of two ranks that was to begin its second iteration 120 ms later; how much later each one was told to, and really began.
+
+    It computes for 100 ms; communication takes 50 ms, of the faster rank 40.
+    """
     seen = Seen()
     seen.network = {}
     seen.orders = [{"order": {"do": "shift", "job": "job.1", "delay_ms": 120.0}, "got": {"iteration": 1, "delay_ms": 120.0}}]
-    seen.iterations = [{"job": job, "delayed_ms": ms if job == "job.1" else 0.0} for ms in delayed_ms for job in ("job.0", "job.1")]
+    end = {"job.0": 5.0, "job.1": 5.0}
+    for told_ms, late_ms in zip(delayed_ms, began_ms or delayed_ms, strict=True):
+        for job in end:
+            delay_ms, really_ms = (told_ms, late_ms) if job == "job.1" else (0.0, 0.0)
+            release = end[job] + 0.1 + delay_ms / 1000
+            times = {"release": release, "starts_ms": [0.1 - delay_ms + really_ms] * 2, "ends_ms": [40.0, 50.0]}
+            seen.iterations.append({"job": job, "delayed_ms": delay_ms, **times})
+            end[job] = release + 0.05
     return seen
 
 
+def told_of_jobs(seen: Seen) -> list[str]:
+    """What is not proven of a point whose jobs compute for 100 ms."""
+    asked = Asked(None)
+    asked.collective = SimpleNamespace(compute_ms=100.0)
+    return unproven(cast(Point, asked), cast(Recorded, seen))
+
+
 def test_a_job_that_was_shifted_began_later() -> None:
-    """That iteration, by just so much; one that never came proves nothing."""
-    assert told(shifted(0.0, 120.0, 0.0), None) == []
-    for seen in (shifted(120.0, 0.0), shifted(0.0, 60.0), shifted(0.0)):
-        assert [words.split(",")[0] for words in told(seen, None)] == ["job.1 was to begin iteration 2 120 ms later"]
+    """That iteration, by just so much; one that never came proves nothing, and no other one may come later."""
+    assert told_of_jobs(shifted(0.0, 120.0, 0.0)) == []
+    assert told_of_jobs(shifted(0.0, 60.0)) == ["job.1 was to begin iteration 2 120 ms later, and waited 60 ms"]
+    assert told_of_jobs(shifted(0.0)) == ["job.1 was to begin iteration 2 120 ms later, and never came to it"]
+    assert told_of_jobs(shifted(0.0, 120.0, 80.0)) == ["job.1 was to begin iteration 3 0 ms later, and waited 80 ms"]
+
+
+def test_a_job_that_was_told_and_did_not_wait_is_found() -> None:
+    """What it says that it was told is no proof: when it began is."""
+    (found,) = told_of_jobs(shifted(0.0, 120.0, began_ms=(0.0, 0.0)))
+    assert found.startswith("job.1 was to compute 220 ms before iteration 2, and did for 110")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_background_flows_have_turns_while_they_send(pair: tuple[socket.socket, 
         counts: dict[int, Any] = {}
         worker = threading.Thread(
             target=lambda: counts.update(run_flows(
-                {0: (pair[0], 8.0)}, {0: pair[1]}, begin, lambda: False, control.fileno(), begin + 0.5, lambda: turns.append(time.monotonic())
+                {0: pair[0]}, {0: pair[1]}, begin, lambda: False, control.fileno(), begin + 0.5, lambda: turns.append(time.monotonic())
             ))
         )  # fmt: skip
         worker.start()
