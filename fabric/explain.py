@@ -143,9 +143,21 @@ def _got_mbps(seen: Recorded, tracks: Tracks, work: Work, window: Window) -> dic
     for stream in tracks.streams:
         if stream.edge is None:
             found[stream] = tracks.goodput(stream, window) or 0.0
-        elif stream.edge in sent and stream.edge[0] in work.ends_ms:  # other jobs may have computed meanwhile
-            found[stream] = sent[stream.edge] * 8e-3 / work.time_ms
+        elif stream.edge in sent:
+            # Another job has a clock of its own, and may have computed for some of the time.
+            times = 1.0 if stream.edge[0] in work.ends_ms else _iterations_within(seen, stream.edge[0], work.nbytes, window)
+            found[stream] = times * sent[stream.edge] * 8e-3 / work.time_ms
     return found
+
+
+def _iterations_within(seen: Recorded, rank: int, nbytes: int | None, window: Window) -> float:
+    """How many iterations of a rank's job fell into a window, parts of them by time."""
+    total = 0.0
+    for record in seen.event("iteration"):
+        if record["nbytes"] == nbytes and rank in record.get("ranks", ()):
+            begin, seconds = record["release"], max(record["ends_ms"]) / 1000
+            total += max(0.0, min(window[1], begin + seconds) - max(window[0], begin)) / seconds
+    return total
 
 
 # -- what the controller did

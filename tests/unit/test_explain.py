@@ -10,14 +10,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
 from fabric.cli import app
 from fabric.errors import RequestError
-from fabric.explain import explain
+from fabric.explain import _iterations_within, explain
 from fabric.recorded import Recorded
 from fabric.telling import told
 from fabric.tracks import Tracks
@@ -258,3 +259,14 @@ def test_the_verb_prints_the_words_or_one_object(folder: Path) -> None:
     data = json.loads(answer.stdout)
     assert data["work"]["time_ms"] == pytest.approx(max(data["work"]["ends_ms"].values()))
     assert data["slow"]["name"] == "rank 3 -> 4" and data["link"]["interface"] == "p2a1-eth1"
+
+
+def test_a_job_with_another_clock_is_counted_by_what_fell_into_the_window() -> None:
+    """One iteration that it ends, half of one that it cuts, none of another size or job."""
+    iterations = [
+        {"nbytes": 8, "ranks": [1, 3], "release": 0.5, "ends_ms": [900.0, 1000.0]}, {"nbytes": 8, "ranks": [1, 3], "release": 2.5, "ends_ms": [1000.0, 400.0]},
+        {"nbytes": 4, "ranks": [1, 3], "release": 1.6, "ends_ms": [100.0, 100.0]}, {"nbytes": 8, "ranks": [0, 2], "release": 1.6, "ends_ms": [100.0, 100.0]},
+    ]  # fmt: skip
+    seen = cast(Recorded, SimpleNamespace(event=lambda _: iterations))
+    assert _iterations_within(seen, 3, 8, (0.0, 3.0)) == pytest.approx(1.5)
+    assert _iterations_within(seen, 3, 8, (1.5, 2.5)) == 0.0
