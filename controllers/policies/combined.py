@@ -22,7 +22,7 @@ __all__ = ["Combined"]
 
 
 class Combined:
-    """`exact` for paths, `priority` for the jobs' flows; `margin` as in `exact`, `room` as in `leftover`.
+    """`exact` for paths, `priority` for the jobs' flows; `margin` as in `exact`, `slowing` as in `leftover`.
 
     Demands are estimated as if all flows were equal, so that a job's flow beside a background flow counts as half a link.
     With priority it takes the whole: it is booked by what its host can send, divided among the job's own flows there.
@@ -30,14 +30,14 @@ class Combined:
 
     NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
 
-    def __init__(self, margin: float = 0.1, room: float = 1.4) -> None:
-        if not room > 0:
-            raise ValueError(f"room: got {room}; accepted: a number above 0")
-        self._exact, self._room = Exact(margin=margin), room
+    def __init__(self, margin: float = 0.1, slowing: float = 0.06) -> None:
+        if not slowing >= 0:
+            raise ValueError(f"slowing: got {slowing}; accepted: 0 or more")
+        self._exact, self._slowing = Exact(margin=margin), slowing
 
     def decide(self, view: View) -> Sequence[Action]:
         """Orders for priority and rates, moves, and shifts."""
-        return [*prioritised(view), *limits(view, self._room), *self._exact.decide(replace(view, flows=_with_priority(view))), *shifts(view)]
+        return [*prioritised(view), *limits(view, self._slowing), *self._exact.decide(replace(view, flows=_with_priority(view))), *shifts(view)]
 
 
 def _with_priority(view: View) -> tuple[FlowView, ...]:
