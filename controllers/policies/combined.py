@@ -30,7 +30,7 @@ class Combined:
 
     NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
 
-    def __init__(self, margin: float = 0.1, slowing: float = 0.06) -> None:
+    def __init__(self, margin: float = 0.1, slowing: float = 0.05) -> None:
         if not slowing >= 0:
             raise ValueError(f"slowing: got {slowing}; accepted: 0 or more")
         self._exact, self._slowing = Exact(margin=margin), slowing

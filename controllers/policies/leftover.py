@@ -21,7 +21,7 @@ _STEP = 0.2  # of a limit: less is not worth an order
 _WHOLE = 0.9  # of the narrowest link on the way: more is no limit
 
 
-def limits(view: View, slowing: float = 0.06) -> Iterator[SetRate]:
+def limits(view: View, slowing: float = 0.05) -> Iterator[SetRate]:
     """The rates, in Mb/s, that the background must be set to; nothing where queues know no priority.
 
     Each flow that shares a link with a job gets its max-min share of what jobs leave when they take `slowing` times longer
