@@ -74,8 +74,8 @@ def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str],
         folder = _new_folder(experiment, out, command)
         alphas: dict[str, float] = {}
         for point, work in zip(experiment.points, works, strict=True):
-            alpha_ms = _alpha_ms(point, alphas, folder, place, tcps, watcher)
             waited = wait_until_quiet(patience_s, watcher.waiting) if patience_s else None
+            alpha_ms = _alpha_ms(point, alphas, folder, place, tcps, watcher)
             watcher.point_begins(point, len(experiment.points))
             rows = _run_point(point, work, folder, place, tcps, alpha_ms, watcher, waited)
             folder.append_rows(rows)

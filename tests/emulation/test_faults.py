@@ -108,9 +108,11 @@ def test_probes_measure_the_outage_in_both_directions(ran: Ran) -> None:
     lines = [json.loads(line) for line in (ran.point / "recovery.jsonl").read_text().splitlines()]
     assert {line["out"] for line in lines} == {"left-eth1", "right-eth1"}
     for line in lines:
-        assert line["out"] in line["path"] and not line["loss"]["complete"]
+        assert line["out"] in line["path"]
+        if ran.row["fidelity"] != "FAIL":  # a switch that stood still delivers the last ones when the link is back
+            assert not line["loss"]["complete"]
         assert 0.9 * outage_ms < line["loss"]["ms"] < outage_ms + 1500  # the queues are full when it is back
-    assert ran.row["recovery_complete"] is False
+    assert ran.row["recovery_complete"] is all(line["loss"]["complete"] for line in lines)
     assert ran.row["recovery_data_ms"] == max(line["loss"]["ms"] for line in lines)
 
 
