@@ -165,7 +165,7 @@ def test_a_floor_is_built_and_its_filter_is_missed_when_it_goes(bring_up: Any, p
         assert net.read_back() == []
         with inside(net, port):
             words = shell(f"tc class show dev {port.interface}")
-            assert re.search(r"htb 1:10 parent 1:1 .*prio 0 rate 19Mbit ceil 20Mbit", words), words
+            assert re.search(r"htb 1:10 parent 1:1 .*prio 0 rate 20Kbit ceil 20Mbit", words), words
             assert re.search(r"htb 1:20 parent 1:1 .*prio 1 rate 1Mbit ceil 20Mbit", words), words
             shell(f"tc filter del dev {port.interface} parent 1: prio 1")
         (found,) = net.read_back()
