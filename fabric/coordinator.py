@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fabric.background import limit, run_flows
 from fabric.children import Child, TrafficError, fork, hear, tell
@@ -29,7 +28,7 @@ from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, tell_beat
 from fabric.kernel import die_with_parent, namespace_of
 from fabric.lines import listening
 from fabric.paced import Clock, Pacer, job_name, keep_time
-from fabric.rank import expected, initial, play, program
+from fabric.rank import initial, play, program, wrong
 from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketLog
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
@@ -275,16 +274,16 @@ def _rank_body(
     def prepare(iteration: int) -> None:
         nonlocal data, number
         number = iteration
-        data = initial(rank, parts[index].elements, number, plan["dtype"])
+        data = initial(rank, parts[index].elements, number, plan["dtype"], parts[index].scratch)
 
     def perform(deadline: float) -> dict[str, Any]:
         start = time.monotonic()
         quiet = play(parts[index], data, outgoing, incoming, deadline, log.turn)
         end = time.monotonic()
-        wrong = _wrong(schedules[index], rank, number, data) if plan["check"] else 0
+        faults = wrong(schedules[index], rank, number, data) if plan["check"] else 0
         # [source rank, destination rank, channel, begin, seconds]
         silences = [[src, rank, lane, *one] for (src, lane), found in quiet.items() for one in found]
-        return {"start": start, "end": end, "wrong": wrong, "silences": silences}
+        return {"start": start, "end": end, "wrong": faults, "silences": silences}
 
     while (message := hear(channel, log.turn))["do"] != "end":
         if message["do"] == "prepare":
@@ -306,15 +305,6 @@ def _rank_body(
 
 def _series_path() -> Path:
     return Path(os.environ["FABRIC_RUN"]) / FILE
-
-
-def _wrong(schedule: Schedule, rank: int, iteration: int, data: npt.NDArray[np.generic]) -> int:
-    """How many elements of a rank's data are not its group's sum; none where the rank need not hold it."""
-    if not schedule.holds_sum(rank):
-        return 0
-    dtype = str(data.dtype)
-    right = expected(schedule.ranks, schedule.elements, iteration, dtype, groups=schedule.groups, rank=rank)
-    return int(np.count_nonzero(data != right))
 
 
 def _fork_loaded_hosts(plan: Mapping[str, Any], namespaces: Mapping[str, int], children: list[Child]) -> list[Child]:

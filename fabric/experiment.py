@@ -20,9 +20,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
+from fabric.composing import compose
 from fabric.errors import RequestError
 from fabric.events import asked_wrongly, strangers
 from fabric.graph import Fabric
+from fabric.interpreter import check_result
 from fabric.keys import (
     ETHERNET_HEADER,
     SPELLINGS,
@@ -69,6 +71,8 @@ __all__ = [
     "flows", "flows_by_load", "load_experiment", "parse_override", "placement", "schema",
 ]  # fmt: skip
 
+_TRIALS = 2  # of a schedule: enough for what is plainly wrong; every run checks every element
+_NOT_WAITING = ("reduce", "broadcast")  # results of which some rank may be done before others have begun
 POINT_LIMIT = 10_000  # more would take weeks: a slip of the sweep, not a wish
 ONCE = ("question", "seed", "repeat", "sweep")  # what all points share, so that they can be compared
 
@@ -309,7 +313,7 @@ class _Checks:
         self.base = base
         self.wanted: dict[tuple[str, str], Wanted] = {}
         self.fabrics: dict[str, Fabric] = {}
-        self.results: dict[str, str] = {}  # of every collective tried, who ends with the sum
+        self.results: dict[str, str] = {}  # of every collective tried, what it leaves
 
     def file(self, arm: Arm) -> ExperimentFile:
         """The arm's values, with nothing wrong in them but what only the flows can show."""
@@ -410,11 +414,12 @@ class _Checks:
         n = len(fabric.hosts) if collective.ranks == "all" else collective.ranks
         ranks = n if isinstance(n, int) else len(n)
         for nbytes in collective.nbytes:
-            key = f"{collective.use} {collective.params} {ranks} {nbytes}"
+            key = f"{collective.use} {collective.params} {collective.channels} {ranks} {nbytes}"
             if key not in self.results:
-                schedule = plugins.load("collective", collective.use, self.base)(ranks, nbytes // 4, **collective.params)
-                self.results[key] = getattr(schedule, "result", "allreduce")
-            if collective.compute_ms is not None and self.results[key] != "allreduce":
+                schedule = compose(collective, ranks, nbytes, self.base)
+                check_result(schedule, orders=_TRIALS)
+                self.results[key] = schedule.result
+            if collective.compute_ms is not None and self.results[key] in _NOT_WAITING:
                 text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
                 raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
 

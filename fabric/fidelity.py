@@ -207,7 +207,11 @@ def _saturated(
 
 
 def _burst_frames(queues: Queues, force: InForce, frame: int, window: tuple[float, float]) -> float | None:
-    """The largest excess of bytes sent over rate x time, over all links and all stretches between two samples."""
+    """The largest excess of bytes sent over rate x time, over all links and all stretches between two samples.
+
+    A sample's figures may be as old as its time, or as new as the end of the reading: a stretch lasts from the one to the
+    other. A processor that was taken away in between would look like a link that is too fast.
+    """
     inside = (queues.t >= window[0]) & (queues.t <= window[1])
     if inside.sum() < 2:
         return None
@@ -215,7 +219,8 @@ def _burst_frames(queues: Queues, force: InForce, frame: int, window: tuple[floa
     # Between two samples a rate may have changed: the higher one is allowed.
     allowed = np.maximum(rate[1:], rate[:-1]) * np.diff(queues.t[inside])[:, np.newaxis]
     ahead = queues.sent_bytes[inside] - np.concatenate((np.zeros_like(rate[:1]), np.cumsum(allowed, axis=0)))
-    return float((ahead - np.minimum.accumulate(ahead, axis=0)).max() / frame)
+    read_late = np.zeros_like(rate) if queues.took_ms is None else rate * queues.took_ms[inside, np.newaxis] / 1e3
+    return float((ahead - read_late - np.minimum.accumulate(ahead, axis=0)).max() / frame)
 
 
 def _inside(queues: Queues, fabric: Fabric) -> tuple[Ints, Ints, Ints]:

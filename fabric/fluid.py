@@ -24,6 +24,7 @@ Rates = npt.NDArray[np.float64]
 
 TIE = 1e-12  # relative: shares, and moments, closer than this are equal but for rounding
 REMEMBERED = 4096  # sets of busy connections whose rates are kept
+_NO_LINE = -1  # of what stays within a rank, and takes no time
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ class _Player:
         self._rates = rates  # of every line, by which lines are busy: one byte each
         self._alpha_ms = alpha_ms
         lines = {connection: line for line, connection in enumerate(schedule.connections)}
-        self._line_of = [lines[transfer.connection] for transfer in schedule.transfers]
+        self._line_of = [lines.get(transfer.connection, _NO_LINE) for transfer in schedule.transfers]
         self._sending = [-1] * len(lines)  # by line: the transfer that it sends, when busy
         self._busy = np.zeros(len(lines), dtype=np.bool_)
         self._kbit = np.zeros(len(lines))  # left to send: kilobits over Mb/s are ms
@@ -233,8 +234,14 @@ class _Player:
         return done
 
     def _begin(self, numbers: list[int]) -> None:
-        for number in numbers:
+        waiting = list(numbers)
+        while waiting:
+            number = waiting.pop(0)
             line = self._line_of[number]
+            if line == _NO_LINE:
+                self._end_ms[number] = self._now
+                waiting += [*self._progress.left(number), *self._progress.arrived(number)]
+                continue
             self._sending[line] = number
             self._busy[line] = True
             size = self._schedule.transfers[number].nbytes * 8 / 1000

@@ -59,9 +59,10 @@ def algbw_mbps(nbytes: int, time_ms: float) -> float:
     return nbytes * 8 / 1000 / time_ms
 
 
-def busbw_mbps(collective: str, ranks: int, nbytes: int, time_ms: float, *, groups: int = 1) -> float:
-    """Bus bandwidth as in nccl-tests: algbw times the collective's factor, in Mb/s; comparable to a link's rate.
+def busbw_mbps(collective: str, ranks: int, nbytes: int, time_ms: float, *, groups: int = 1) -> float | None:
+    """Bus bandwidth as in nccl-tests: algbw times the collective's factor, in Mb/s; comparable to a link's rate. None for a barrier.
 
     In `groups` it is each group's own: the factor is that of ranks / groups ranks.
     """
-    return algbw_mbps(nbytes, time_ms) * bus_factor(collective, ranks // groups)
+    factor = bus_factor(collective, ranks // groups)
+    return None if factor is None else algbw_mbps(nbytes, time_ms) * factor

@@ -115,6 +115,7 @@ class Collective(Use):
     With `hints` the collective tells the controller its connections, and waits until they are placed, before it begins.
     With `compute_ms` each of its groups is a job with a clock of its own, as in training: it computes that long, then
     communicates, and waits for no other group; `stagger_ms` is how much later each one begins than the one before.
+    What goes from one rank to another is shared by `channels` connections, as by queue pairs.
     """
 
     use: str = _use("ring-allreduce")
@@ -127,6 +128,7 @@ class Collective(Use):
         description="one or a list of multiples of 4 from 4 to 1GiB, in bytes or with B, KiB, MiB, GiB, kB, MB, GB",
         examples=[["64KiB", "1MiB"]],
     )
+    channels: int = Field(1, ge=1, le=64, description="a whole number from 1 to 64", examples=[4])
     dtype: Literal["float32", "int32"] = Field("float32", description="float32 or int32", examples=["float32"])
     iterations: int = Field(20, ge=1, le=100_000, description="a whole number from 1 to 100000", examples=[20])
     warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])

@@ -1,7 +1,7 @@
 """What runs inside a host: one rank of a collective, playing its part of a Schedule over real TCP sockets.
 
 A rank knows nothing of algorithms: it sends each transfer when those it waits for are complete, adds or copies what it
-receives, and afterwards checks every element of the result, where the schedule says that it must hold it.
+receives, and afterwards checks every element that the schedule's result makes its duty.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from math import inf
 import numpy as np
 import numpy.typing as npt
 
+from fabric.outcome import Duty, duties
 from fabric.schedule import Schedule, Transfer
 from fabric.silences import Silences
 
-__all__ = ["Edge", "Program", "expected", "initial", "play", "program"]
+__all__ = ["Edge", "Program", "expected", "initial", "play", "program", "wrong"]
 
 Edge = tuple[int, int]  # (peer rank, channel)
 _PATTERN = 251  # a prime, so that a chunk put in the wrong place shows
@@ -30,13 +31,15 @@ _STALLED_POLL_MS = 1000
 
 @dataclass(frozen=True)
 class Program:
-    """One rank's part of a schedule: what it sends and receives on each edge, in order, and what waits for what."""
+    """One rank's part of a schedule: what it sends and receives on each edge, in order, what it moves within its buffer, and what waits for what."""
 
     rank: int
     elements: int
+    scratch: int
     sends: Mapping[Edge, tuple[Transfer, ...]]
     receives: Mapping[Edge, tuple[Transfer, ...]]
-    waits: Mapping[int, int]  # transfer to send -> how many completions it waits for
+    within: Mapping[int, Transfer]
+    waits: Mapping[int, int]  # transfer to send, or to move -> how many completions it waits for
     wakes: Mapping[int, tuple[int, ...]]  # completed transfer -> transfers it counts for
 
 
@@ -44,37 +47,49 @@ def program(schedule: Schedule, rank: int) -> Program:
     """The part of `rank` in a schedule."""
     sends: dict[Edge, list[Transfer]] = {}
     receives: dict[Edge, list[Transfer]] = {}
+    within: dict[int, Transfer] = {}
     waits: dict[int, int] = {}
     wakes: dict[int, list[int]] = {}
     for transfer in sorted(schedule.transfers, key=lambda item: item.id):
-        if transfer.dst == rank:
+        if transfer.local and transfer.src == rank:
+            within[transfer.id] = transfer
+        elif transfer.dst == rank:
             receives.setdefault((transfer.src, transfer.channel), []).append(transfer)
-        if transfer.src == rank:
+        elif transfer.src == rank:
             sends.setdefault((transfer.dst, transfer.channel), []).append(transfer)
+        if transfer.src == rank:
             waits[transfer.id] = len(transfer.after)
             for earlier in transfer.after:
                 wakes.setdefault(earlier, []).append(transfer.id)
     return Program(
-        rank, schedule.elements,
+        rank, schedule.elements, schedule.scratch,
         {edge: tuple(items) for edge, items in sends.items()}, {edge: tuple(items) for edge, items in receives.items()},
-        waits, {key: tuple(value) for key, value in wakes.items()},
+        within, waits, {key: tuple(value) for key, value in wakes.items()},
     )  # fmt: skip
 
 
-def initial(rank: int, elements: int, iteration: int, dtype: str) -> npt.NDArray[np.generic]:
-    """A rank's data before an iteration: small whole numbers, exact in float32 however they are added."""
-    data: npt.NDArray[np.generic] = _pattern(elements, dtype) + np.dtype(dtype).type(rank + iteration % 7)
+def initial(rank: int, elements: int, iteration: int, dtype: str, scratch: int = 0) -> npt.NDArray[np.generic]:
+    """A rank's data before an iteration: small whole numbers, exact in float32 however they are added; then -1 in the scratch area."""
+    data: npt.NDArray[np.generic] = np.full(elements + scratch, -1, dtype)
+    np.add(_pattern(elements, dtype), np.dtype(dtype).type(rank + iteration % 7), out=data[:elements])
     return data
 
 
-def expected(
-    ranks: int, elements: int, iteration: int, dtype: str, *, groups: int = 1, rank: int = 0
-) -> npt.NDArray[np.generic]:
-    """The sum of `initial` over all ranks of the group of `rank`, those equal to it mod `groups`: what who holds the sum must end with."""
-    members = range(rank % groups, ranks, groups)
-    number = np.dtype(dtype).type
-    total: npt.NDArray[np.generic] = _pattern(elements, dtype) * number(len(members)) + number(len(members) * (iteration % 7) + sum(members))
+def expected(duty: Duty, elements: int, iteration: int, dtype: str) -> npt.NDArray[np.generic]:
+    """What a duty says of buffers of `elements` that began as `initial` has them."""
+    number, sources = np.dtype(dtype).type, duty.sources
+    part = _pattern(elements, dtype)[duty.at : duty.at + duty.stop - duty.start]
+    total: npt.NDArray[np.generic] = part * number(len(sources)) + number(len(sources) * (iteration % 7) + sum(sources))
     return total
+
+
+def wrong(schedule: Schedule, rank: int, iteration: int, data: npt.NDArray[np.generic]) -> int:
+    """How many elements of a rank's data are not what they must be after an iteration."""
+    dtype = str(data.dtype)
+    return sum(
+        int(np.count_nonzero(data[duty.start : duty.stop] != expected(duty, schedule.elements, iteration, dtype)))
+        for duty in duties(schedule, rank)
+    )
 
 
 @lru_cache(maxsize=2)
@@ -125,6 +140,8 @@ class _Player:
 
     def run(self, deadline: float, turn: Callable[[], float]) -> None:
         try:
+            for transfer in [item for item in self.part.within.values() if not self.waits[item.id]]:
+                self._move(transfer)
             for receiver in self.receivers.values():
                 self._receive(receiver)  # transfers of no bytes would wait for ever for an event
             self._send_ready()
@@ -148,6 +165,18 @@ class _Player:
     def _complete(self, transfer: Transfer) -> None:
         for waiting in self.part.wakes.get(transfer.id, ()):
             self.waits[waiting] -= 1
+            if not self.waits[waiting] and waiting in self.part.within:
+                self._move(self.part.within[waiting])
+
+    def _move(self, transfer: Transfer) -> None:
+        """What stays within the buffer, at once."""
+        part = self.data[transfer.start : transfer.stop]
+        target = self.data[transfer.lands : transfer.lands + len(part)]
+        if transfer.op == "sum":
+            target += part  # type: ignore[misc]
+        else:
+            target[:] = part
+        self._complete(transfer)
 
     def _send_ready(self) -> None:
         progress = True
@@ -202,7 +231,7 @@ class _Player:
     def _target(self, receiver: _Receiver, transfer: Transfer, length: int) -> memoryview:
         size = self.data.itemsize
         if transfer.op == "copy":
-            return self.bytes[transfer.start * size : transfer.stop * size]
+            return self.bytes[transfer.lands * size : transfer.lands * size + length]
         if len(receiver.scratch) < length:
             receiver.scratch = bytearray(length)
         return memoryview(receiver.scratch)[:length]
@@ -210,7 +239,7 @@ class _Player:
     def _apply(self, receiver: _Receiver, transfer: Transfer) -> None:
         count = transfer.stop - transfer.start
         if transfer.op == "sum" and count:
-            self.data[transfer.start : transfer.stop] += np.frombuffer(receiver.scratch, self.data.dtype, count)  # type: ignore[misc]
+            self.data[transfer.lands : transfer.lands + count] += np.frombuffer(receiver.scratch, self.data.dtype, count)  # type: ignore[misc]
         receiver.queue.popleft()
         receiver.done = 0
         self._complete(transfer)

@@ -46,6 +46,7 @@ class Row:
     nbytes: int | None = None
     ranks: int | None = None
     placement: str | None = None
+    channels: int | None = None
     hints: bool | None = None
     compute_ms: float | None = None
     stagger_ms: float | None = None

@@ -194,7 +194,8 @@ def _queue_line(queues: QueueReader, marks: Callable[[], list[int]] | None, now:
     rows = "".join(f', "{name}": {row}' for name, row in zip(FIELDS, queues.read(), strict=True))
     rows += f', "marks": {marks()}' if marks else ""
     gone = f', "gone": {json.dumps(queues.gone)}' if queues.gone else ""
-    return f'{{"t": {now / 1e9}, "late_ms": {(now - due) / 1e6:.3f}, "missed": {missed}{rows}{gone}}}\n'
+    took = f'"took_ms": {(time.monotonic_ns() - now) / 1e6:.3f}'
+    return f'{{"t": {now / 1e9}, "late_ms": {(now - due) / 1e6:.3f}, "missed": {missed}, {took}{rows}{gone}}}\n'
 
 
 class CpuReader:

@@ -1,52 +1,38 @@
-"""A collective as a dependency list: who sends which elements to whom, after what; and an interpreter that tries it.
+"""A collective as a dependency list: who sends which elements to whom, after what.
 
-Comes in: the transfers that a collective writes down. Goes out: a checked `Schedule`, which ranks execute on real bytes
-and `fluid.play` plays in virtual time. Nothing here knows sockets or clocks.
+Comes in: the transfers that a collective writes down. Goes out: a `Schedule`, which `interpreter` tries, ranks execute
+on real bytes and `fluid.play` plays in virtual time. Nothing here knows sockets or clocks.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, pairwise
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 from fabric.errors import RequestError
 
-__all__ = [
-    "ELEMENT_BYTES",
-    "Connection",
-    "Op",
-    "Progress",
-    "Result",
-    "Schedule",
-    "Transfer",
-    "check_allreduce",
-    "check_result",
-    "check_structure",
-]
+__all__ = ["ELEMENT_BYTES", "RESULTS", "Connection", "Draft", "Op", "Progress", "Result", "Schedule", "Transfer", "check_structure"]
 
 ELEMENT_BYTES = 4  # a rank's buffer holds 32-bit numbers
-PLAY_SPREAD = 3.0  # in the interpreter a transfer lasts 10^-3 to 10^3, so that some overtake nearly all others
 
 Connection = tuple[int, int, int]
 Op = Literal["sum", "copy"]
-Result = Literal["allreduce", "reduce"]
-RESULTS: tuple[Result, ...] = ("allreduce", "reduce")
+Result = Literal["allreduce", "reduce", "reducescatter", "allgather", "broadcast", "alltoall"]
+RESULTS: tuple[Result, ...] = get_args(Result)
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """Rank `src` sends elements [start, stop) of its buffer to rank `dst`, who adds ("sum") or overwrites ("copy").
 
-    It may begin when every transfer in `after` is complete at `src`: received by it, or wholly sent by it. Transfers on
-    one connection (src, dst, channel) leave and arrive one after another, in the order of their ids.
+    They land at the same place there, or from element `into` on. It may begin when every transfer in `after` is complete
+    at `src`: received by it, or wholly sent by it. Transfers on one connection (src, dst, channel) leave and arrive one
+    after another, in the order of their ids. One from a rank to itself crosses no network: it moves or adds within its
+    buffer, at once.
     """
 
     id: int
@@ -57,11 +43,22 @@ class Transfer:
     op: Op
     after: tuple[int, ...] = ()
     channel: int = 0
+    into: int | None = None
 
     @property
     def nbytes(self) -> int:
         """Payload bytes on the wire."""
-        return (self.stop - self.start) * ELEMENT_BYTES
+        return 0 if self.local else (self.stop - self.start) * ELEMENT_BYTES
+
+    @property
+    def local(self) -> bool:
+        """Whether it stays within a rank."""
+        return self.src == self.dst
+
+    @property
+    def lands(self) -> int:
+        """The first element of the receiver's buffer that it changes."""
+        return self.start if self.into is None else self.into
 
     @property
     def connection(self) -> Connection:
@@ -74,7 +71,8 @@ class Schedule:
     """A whole collective: `ranks` buffers of `elements` numbers, and transfers whose id is their place in the tuple.
 
     `groups` of equal size go through it side by side, each by itself: rank r belongs to group r mod `groups`.
-    `result` says who ends with the sum of its group: every rank ("allreduce"), or only the group's first ("reduce").
+    `result` says what every rank must end with (see `outcome.duties`). `scratch` elements follow each rank's own, for
+    what may not land among them; nothing is known of what these hold.
     """
 
     collective: str
@@ -83,10 +81,7 @@ class Schedule:
     transfers: tuple[Transfer, ...]
     groups: int = 1
     result: Result = "allreduce"
-
-    def holds_sum(self, rank: int) -> bool:
-        """Whether a rank must end with the sum; what another one ends with is nobody's business."""
-        return self.result == "allreduce" or rank < self.groups
+    scratch: int = 0
 
     @property
     def group_ranks(self) -> int:
@@ -100,10 +95,11 @@ class Schedule:
 
     @cached_property
     def connections(self) -> dict[Connection, tuple[int, ...]]:
-        """The ids that each connection carries, in order of delivery."""
+        """The ids that each connection carries, in order of delivery; what stays within a rank needs none."""
         carried: dict[Connection, list[int]] = defaultdict(list)
         for transfer in self.transfers:
-            carried[transfer.connection].append(transfer.id)
+            if not transfer.local:
+                carried[transfer.connection].append(transfer.id)
         return {connection: tuple(ids) for connection, ids in carried.items()}
 
     def sent_by(self, rank: int) -> tuple[Transfer, ...]:
@@ -122,30 +118,66 @@ class Schedule:
         """A dictionary that JSON can hold and `from_json` reads; a transfer is a list, without its id."""
         return {
             "collective": self.collective, "ranks": self.ranks, "elements": self.elements, "groups": self.groups,
-            "result": self.result,
+            "result": self.result, "scratch": self.scratch,
             "transfers": [
-                [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel]
+                [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel, item.into]
                 for item in self.transfers
             ],
         }  # fmt: skip
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Schedule:
-        """The schedule that `to_json` wrote; a recorded one that does not say its groups has one, and all-reduces."""
+        """The schedule that `to_json` wrote; a recorded one that does not say its groups has one, all-reduces, and needs no scratch."""
         transfers = tuple(
-            Transfer(number, src, dst, start, stop, op, tuple(after), channel)
-            for number, (src, dst, start, stop, op, after, channel) in enumerate(data["transfers"])
+            Transfer(number, src, dst, start, stop, op, tuple(after), channel, *into)
+            for number, (src, dst, start, stop, op, after, channel, *into) in enumerate(data["transfers"])
         )
         return Schedule(
-            data["collective"], data["ranks"], data["elements"], transfers, data.get("groups", 1), data.get("result", "allreduce")
-        )
+            data["collective"], data["ranks"], data["elements"], transfers,
+            data.get("groups", 1), data.get("result", "allreduce"), data.get("scratch", 0),
+        )  # fmt: skip
+
+
+class Draft:
+    """A schedule being written: `send` adds transfers, `schedule` gives the whole.
+
+    >>> draft = Draft("pair", 2, 1024)
+    >>> there = draft.send(0, 1, 0, 1024, "sum")
+    >>> back = draft.send(1, 0, 0, 1024, "copy", [there])
+    >>> [(item.src, item.dst, item.after) for item in draft.schedule().transfers]
+    [(0, 1, ()), (1, 0, (0,))]
+    """
+
+    def __init__(self, collective: str, ranks: int, elements: int, result: Result = "allreduce", scratch: int = 0) -> None:
+        self._collective, self._ranks, self._elements = collective, ranks, elements
+        self._result, self._scratch = result, scratch
+        self._transfers: list[Transfer] = []
+
+    def send(
+        self, src: int, dst: int, start: int, stop: int, op: Op, after: Iterable[int | None] = (), channel: int = 0, into: int | None = None
+    ) -> int | None:
+        """The id of a new transfer; None where there is nothing to send, which may stand in another one's `after`."""
+        if start == stop:
+            return None
+        number = len(self._transfers)
+        self._transfers.append(Transfer(number, src, dst, start, stop, op, _given(after), channel, into))
+        return number
+
+    def schedule(self) -> Schedule:
+        """All that was added."""
+        return Schedule(self._collective, self._ranks, self._elements, tuple(self._transfers), 1, self._result, self._scratch)
+
+
+def _given(after: Iterable[int | None]) -> tuple[int, ...]:
+    """Each once, in order."""
+    return tuple(dict.fromkeys(number for number in after if number is not None))
 
 
 class Progress:
     """Which transfers may begin, as others leave their sender and arrive at their receiver.
 
     `ready` are those that wait for nothing. Expects a structure that `check_structure` accepts; a transfer is reported
-    exactly once, after all it waits for.
+    exactly once, after all it waits for. One within a rank leaves and arrives, too.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -186,14 +218,14 @@ class Progress:
 def check_structure(schedule: Schedule) -> None:
     """Accept a schedule that can be executed to its end; RequestError names the first wrong transfer, or a cycle."""
     where = f"schedule {schedule.collective}"
-    if schedule.ranks < 1 or schedule.elements < 0:
-        got = f"{schedule.ranks} ranks of {schedule.elements} elements"
+    if schedule.ranks < 1 or schedule.elements < 0 or schedule.scratch < 0:
+        got = f"{schedule.ranks} ranks of {schedule.elements} elements" + (f" and {schedule.scratch} of scratch" if schedule.scratch < 0 else "")
         raise RequestError(f"{where}: got {got}; accepted: 1 rank or more, 0 elements or more")
     if schedule.groups < 1 or schedule.ranks % schedule.groups:
         got = f"{schedule.groups} groups of {schedule.ranks} ranks"
         raise RequestError(f"{where}: got {got}; accepted: a number that divides the ranks; rank r is in r mod groups")
     if schedule.result not in RESULTS:
-        raise RequestError(f"{where}: got result {schedule.result!r}; accepted: 'allreduce', 'reduce'; who shall hold the sum?")
+        raise RequestError(f"{where}: got result {schedule.result!r}; accepted: {', '.join(map(repr, RESULTS))}; what shall ranks end with?")
     for place, transfer in enumerate(schedule.transfers):
         if transfer.id != place:
             raise RequestError(f"{where}: the transfer at place {place} has id {transfer.id}; number them in order")
@@ -210,11 +242,14 @@ def _check_transfer(where: str, schedule: Schedule, transfer: Transfer) -> None:
     for rank in (transfer.src, transfer.dst):
         if not 0 <= rank < schedule.ranks:
             raise RequestError(f"{what} names rank {rank}; accepted: 0 to {schedule.ranks - 1}")
-    if transfer.src == transfer.dst:
-        raise RequestError(f"{what} goes from rank {transfer.src} to itself; leave it out")
-    if not 0 <= transfer.start <= transfer.stop <= schedule.elements:
+    size, space = transfer.stop - transfer.start, schedule.elements + schedule.scratch
+    if not 0 <= transfer.start <= transfer.stop <= space:
         covers = f"[{transfer.start}, {transfer.stop})"
-        raise RequestError(f"{what} covers elements {covers}; accepted: 0 <= start <= stop <= {schedule.elements}")
+        raise RequestError(f"{what} covers elements {covers}; accepted: 0 <= start <= stop <= {space}")
+    if not 0 <= transfer.lands <= space - size:
+        raise RequestError(f"{what} lands at element {transfer.lands}; accepted: 0 to {space - size} for its {size} of {space} elements")
+    if transfer.local and abs(transfer.lands - transfer.start) < size:
+        raise RequestError(f"{what} goes from rank {transfer.src} to itself, onto its own elements; leave it out, or let it land elsewhere")
     if transfer.op not in ("sum", "copy"):
         raise RequestError(f"{what} has op {transfer.op!r}; accepted: 'sum', 'copy'")
     for other in transfer.after:
@@ -248,111 +283,3 @@ def _cycle(schedule: Schedule, stuck: set[int]) -> list[int]:
         waits_for = (*schedule.transfers[number].after, previous.get(number, -1))
         number = next(other for other in waits_for if other in stuck)
     return [*seen[seen.index(number) :], number]
-
-
-def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
-    """Accept a schedule that leaves the sum of its group's buffers with every rank; see `check_result`."""
-    if schedule.result != "allreduce":
-        got = f"result {schedule.result!r}"
-        raise RequestError(f"schedule {schedule.collective}: got {got}; accepted: 'allreduce', where every rank holds the sum")
-    check_result(schedule, seed, orders)
-
-
-def check_result(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
-    """Accept a schedule that leaves the sum with every rank that must hold it, whichever legal order it runs in.
-
-    Plays it `orders` times on random int64 buffers, in random orders drawn from `seed`. A send reads its elements when
-    it begins or when its last byte leaves, by chance, and they are applied when it arrives: a program may do either, so
-    a missing dependency shows as a wrong sum. RequestError names the fault of structure, or the first rank and element
-    that is wrong.
-    """
-    check_structure(schedule)
-    cuts = _cuts(schedule)
-    holds = np.array([schedule.holds_sum(rank) for rank in range(schedule.ranks)])[:, np.newaxis]
-    for order in range(orders):
-        rng = np.random.default_rng([seed, order])
-        buffers = rng.integers(0, 1 << 40, size=(schedule.ranks, len(cuts) - 1), dtype=np.int64)
-        expected = _group_sums(buffers, schedule.groups)
-        _Interpreter(schedule, cuts, buffers, rng).run()
-        wrong = np.argwhere((buffers != expected) & holds)
-        if wrong.size:
-            rank, piece = wrong[0]
-            raise RequestError(
-                f"schedule {schedule.collective}: rank {rank} ends with a wrong sum at element {cuts[piece]} "
-                f"(random order {order} of seed {seed}); a transfer is missing, doubled, or begins too early"
-            )
-
-
-def _group_sums(buffers: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.int64]:
-    """For every rank, the sum of the buffers of the ranks r, r + groups, r + 2 groups, ... of its group."""
-    members = len(buffers) // groups
-    sums = buffers.reshape(members, groups, buffers.shape[1]).sum(axis=0)
-    return np.tile(sums, (members, 1))
-
-
-def _cuts(schedule: Schedule) -> list[int]:
-    """The elements where a transfer starts or stops: between two of them all fare alike, so one stands for all."""
-    inner = {edge for transfer in schedule.transfers for edge in (transfer.start, transfer.stop)}
-    return sorted({0, schedule.elements} | inner)
-
-
-@dataclass
-class _Interpreter:
-    """One play of a schedule on `buffers`, one column for each piece between `cuts`."""
-
-    schedule: Schedule
-    cuts: list[int]
-    buffers: npt.NDArray[np.int64]
-    rng: np.random.Generator
-    _events: list[tuple[float, int, bool, int]] = field(default_factory=list)  # time, tie-break, arrives or leaves, id
-    _data: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
-    _flying: dict[Connection, deque[int]] = field(default_factory=lambda: defaultdict(deque))
-
-    def run(self) -> None:
-        """Begin, leave and arrive, until nothing is left to do."""
-        self._column = {edge: column for column, edge in enumerate(self.cuts)}
-        self._tie = count()
-        size = len(self.schedule.transfers)
-        self._lasts = (10.0 ** self.rng.uniform(-PLAY_SPREAD, PLAY_SPREAD, (2, size))).tolist()
-        self._early = (self.rng.random(size) < 0.5).tolist()
-        progress = Progress(self.schedule)
-        self._begin(0.0, progress.ready)
-        while self._events:
-            now, _, arrives, number = heapq.heappop(self._events)
-            if arrives:
-                # The event says that this connection delivers; what it delivers is its oldest transfer.
-                number = self._flying[self.schedule.transfers[number].connection].popleft()
-                self._apply(number)
-                self._begin(now, progress.arrived(number))
-            else:
-                self._leave(now, number)
-                self._begin(now, progress.left(number))
-
-    def _begin(self, now: float, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            if self._early[number]:
-                self._read(number)
-            self._later(now, False, number)
-
-    def _leave(self, now: float, number: int) -> None:
-        transfer = self.schedule.transfers[number]
-        if not self._early[number]:
-            self._read(number)
-        self._flying[transfer.connection].append(number)
-        self._later(now, True, number)
-
-    def _read(self, number: int) -> None:
-        self._data[number] = self._part(number, self.schedule.transfers[number].src).copy()
-
-    def _apply(self, number: int) -> None:
-        transfer = self.schedule.transfers[number]
-        target = self._part(number, transfer.dst)
-        data = self._data.pop(number)
-        target[:] = target + data if transfer.op == "sum" else data
-
-    def _part(self, number: int, rank: int) -> npt.NDArray[np.int64]:
-        transfer = self.schedule.transfers[number]
-        return self.buffers[rank, self._column[transfer.start] : self._column[transfer.stop]]
-
-    def _later(self, now: float, arrives: bool, number: int) -> None:
-        heapq.heappush(self._events, (now + self._lasts[arrives][number], next(self._tie), arrives, number))

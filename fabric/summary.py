@@ -72,7 +72,7 @@ def _asked(point: Point, seen: Recorded) -> Row:
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
         policy=_policy(point), collective=collective.use if collective else None,
-        placement=collective.placement if collective else None,
+        placement=collective.placement if collective else None, channels=collective.channels if collective else None,
         hints=collective.hints if collective else None, compute_ms=collective.compute_ms if collective else None,
         stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
@@ -311,7 +311,7 @@ def _judged(
 def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
-        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "hints", "compute_ms", "stagger_ms",
+        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms",
         "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "repeat", "seed",
         "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip

@@ -27,7 +27,8 @@ Ints = npt.NDArray[np.int64]
 class Queues:
     """Every queue over time: S samples of N interfaces.
 
-    `t` [S] are seconds of CLOCK_MONOTONIC, taken before the kernel was asked; `late_ms` [S] is how long after its due
+    `t` [S] are seconds of CLOCK_MONOTONIC, taken before the kernel was asked, `took_ms` [S] how long until all was read: a
+    figure is from somewhere in between; None in records that do not say it. `late_ms` [S] is how long after its due
     time a sample was taken, `missed` [S] how many due times were skipped before it. The arrays [S, N] are backlogs
     (now) and totals since the queue was made; `sent_bytes` counts frames with their Ethernet header. `gone` are
     interfaces that some sample did not find: from there on their totals stand still and their backlog reads 0. `marks` are
@@ -46,6 +47,7 @@ class Queues:
     sent_packets: Ints
     gone: tuple[str, ...] = ()
     marks: Ints | None = None
+    took_ms: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def read_queues(path: Path) -> Queues:
             t=np.array([line["t"] for line in samples], np.float64),
             late_ms=np.array([line["late_ms"] for line in samples], np.float64),
             missed=np.array([line["missed"] for line in samples], np.int64),
+            took_ms=np.array([line["took_ms"] for line in samples], np.float64) if samples and "took_ms" in samples[0] else None,
             gone=tuple(sorted({name for line in samples for name in line.get("gone", ())})),
             **{name: _table(samples, name, len(interfaces)) for name in header["fields"]},
         )

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fabric import plugins
-from fabric.errors import RequestError
+from fabric.composing import compose
 from fabric.experiment import Point, flows_by_load, placement
 from fabric.load import Flow
-from fabric.schedule import ELEMENT_BYTES, Schedule, check_structure
+from fabric.schedule import Schedule
 from fabric.seeds import source_ports
 from fabric.tcp import Endpoints
 
@@ -85,18 +84,7 @@ def workload(point: Point) -> Workload:
 def _schedules(point: Point, ranks: int) -> tuple[Schedule, ...]:
     if point.collective is None:
         return ()
-    plugin = plugins.load("collective", point.collective.use, point.base)
-    found = []
-    for nbytes in point.collective.nbytes:
-        schedule = plugin(ranks, nbytes // ELEMENT_BYTES, **point.collective.params)
-        if not isinstance(schedule, Schedule) or schedule.ranks != ranks or schedule.nbytes != nbytes:
-            raise RequestError(
-                f"collective {point.collective.use!r}: got {type(schedule).__name__} for {ranks} ranks and {nbytes} bytes; "
-                "accepted: a Schedule of just these; see fabric/collectives/ring_allreduce.py"
-            )
-        check_structure(schedule)
-        found.append(schedule)
-    return tuple(found)
+    return tuple(compose(point.collective, ranks, nbytes, point.base) for nbytes in point.collective.nbytes)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Cluster-based Storage Systems", FAST 2008.
 
 from __future__ import annotations
 
-from fabric.errors import RequestError
+from fabric.collectives.sizes import refuse_sizes
 from fabric.schedule import Schedule, Transfer
 
 __all__ = ["incast"]
@@ -23,10 +23,7 @@ def incast(ranks: int, elements: int) -> Schedule:
     >>> [(item.src, item.dst, item.nbytes) for item in schedule.transfers]
     [(1, 0, 4096), (2, 0, 4096), (3, 0, 4096)]
     """
-    if ranks < 2:
-        raise RequestError(f"collective.ranks: got {ranks}; accepted: 2 or more; an incast needs a sender")
-    if elements < 0:
-        raise RequestError(f"collective.nbytes: got {elements} elements; accepted: 0 or more")
+    refuse_sizes(ranks, elements, "an incast needs a sender")
     senders = range(1, ranks) if elements else ()
     transfers = tuple(Transfer(number, src, 0, 0, elements, "sum") for number, src in enumerate(senders))
     return Schedule("incast", ranks, elements, transfers, result="reduce")

@@ -7,8 +7,11 @@ algorithms for clusters of workstations", JPDC 69(2), 2009; of the groups: NCCL_
 
 from __future__ import annotations
 
+from fabric.collectives.rings import Ring
+from fabric.collectives.sizes import refuse_sizes
+from fabric.cutting import side_by_side
 from fabric.errors import RequestError
-from fabric.schedule import Op, Schedule, Transfer
+from fabric.schedule import Draft, Schedule
 
 __all__ = ["ring_allreduce"]
 
@@ -29,26 +32,10 @@ def ring_allreduce(ranks: int, elements: int, groups: int = 1) -> Schedule:
     >>> sorted(ring_allreduce(6, 1024, groups=2).connections)
     [(0, 2, 0), (1, 3, 0), (2, 4, 0), (3, 5, 0), (4, 0, 0), (5, 1, 0)]
     """
-    if ranks < 2:
-        raise RequestError(f"collective.ranks: got {ranks}; accepted: 2 or more; a ring needs a neighbour")
-    if elements < 0:
-        raise RequestError(f"collective.nbytes: got {elements} elements; accepted: 0 or more")
+    refuse_sizes(ranks, elements, "a ring needs a neighbour")
     if groups < 1 or ranks % groups or ranks < 2 * groups:
         known = ", ".join(str(n) for n in range(1, ranks // 2 + 1) if ranks % n == 0)
         raise RequestError(f"collective.groups: got {groups}; accepted: {known} for {ranks} ranks, two or more in each")
-    size = ranks // groups
-    transfers: list[Transfer] = []
-    carrier: dict[tuple[int, int], int] = {}  # by group and chunk: the transfer of the step before
-    for step in range(2 * (size - 1)):
-        for rank in range(ranks):
-            place, group = divmod(rank, groups)
-            # In each step a rank passes on the chunk it received in the step before, so chunk c starts at place c.
-            chunk = (place - step) % size
-            start, stop = (elements * edge // size for edge in (chunk, chunk + 1))
-            if start == stop:
-                continue
-            after = (carrier[group, chunk],) if (group, chunk) in carrier else ()
-            carrier[group, chunk] = len(transfers)
-            op: Op = "sum" if step < size - 1 else "copy"
-            transfers.append(Transfer(len(transfers), rank, (rank + groups) % ranks, start, stop, op, after))
-    return Schedule("ring-allreduce", ranks, elements, tuple(transfers), groups)
+    draft = Draft("ring-allreduce", ranks // groups, elements)
+    Ring(draft, range(ranks // groups), 0, elements).all_reduce()
+    return side_by_side(draft.schedule(), groups)

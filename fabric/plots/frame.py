@@ -48,7 +48,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "X")
 GREY = "0.45"
 ARM_KEYS = (  # what a row says of its arm, but for its load
-    "engine", "topology", "controller", "policy", "collective", "algorithm", "ranks", "placement",
+    "engine", "topology", "controller", "policy", "collective", "algorithm", "ranks", "placement", "channels",
     "tcp", "ecn", "mtu", "mbps",
 )  # fmt: skip
 

@@ -179,6 +179,18 @@ def test_a_super_packet_is_ahead_of_its_rate(fabric: Fabric) -> None:
     assert judge(evidence).level == "FAIL"
 
 
+def test_a_sample_that_was_read_late_is_no_burst(fabric: Fabric) -> None:
+    """The same seven frames, where the reading took as long as they do; in half of that they would still be four ahead."""
+    queues = quiet(fabric)
+    nbytes = queues.sent_bytes.copy()
+    nbytes[50, column(queues, "h0-eth0")] += 7 * FRAME
+    took_ms = np.zeros(len(queues.t))
+    for share, least, most in [(1.0, 0.0, 1.1), (0.5, 3.0, 4.6)]:
+        took_ms[50] = share * 7 * FRAME * 8e-3 / MBPS
+        evidence = evidence_of(replace(queues, sent_bytes=nbytes, took_ms=took_ms), fabric)
+        assert evidence.burst_frames is not None and least <= evidence.burst_frames <= most
+
+
 def test_a_saturated_link_below_its_rate_fails(fabric: Fabric) -> None:
     """A queue that is never empty on a link that carries nine tenths."""
     queues = quiet(fabric)

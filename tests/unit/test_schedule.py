@@ -10,7 +10,8 @@ import pytest
 from fabric.collectives import bus_factor
 from fabric.collectives.ring_allreduce import ring_allreduce
 from fabric.errors import RequestError
-from fabric.schedule import Progress, Schedule, Transfer, check_allreduce, check_structure
+from fabric.interpreter import check_allreduce
+from fabric.schedule import Progress, Schedule, Transfer, check_structure
 
 PAIR = (Transfer(0, 0, 1, 0, 4, "sum"), Transfer(1, 1, 0, 0, 4, "copy", (0,)))
 
@@ -173,7 +174,7 @@ def test_progress_reports_after_the_right_end() -> None:
         ([replace(PAIR[0], id=7)], "the transfer at place 0 has id 7; number them in order"),
         ([replace(PAIR[0], dst=2)], "transfer 0 names rank 2; accepted: 0 to 1"),
         ([replace(PAIR[0], src=-1)], "transfer 0 names rank -1; accepted: 0 to 1"),
-        ([replace(PAIR[0], dst=0)], "transfer 0 goes from rank 0 to itself; leave it out"),
+        ([replace(PAIR[0], dst=0)], "transfer 0 goes from rank 0 to itself, onto its own elements; leave it out, or let it land elsewhere"),
         ([replace(PAIR[0], stop=5)], "transfer 0 covers elements [0, 5); accepted: 0 <= start <= stop <= 4"),
         ([replace(PAIR[0], start=3, stop=2)], "transfer 0 covers elements [3, 2); accepted: 0 <= start <= stop <= 4"),
         ([replace(PAIR[0], op="max")], "transfer 0 has op 'max'; accepted: 'sum', 'copy'"),
