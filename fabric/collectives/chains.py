@@ -6,6 +6,8 @@ chain of Träff, Ripke, "Optimal broadcast for fully connected processor-node ne
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from fabric.collectives.sizes import refuse_sizes
 from fabric.cutting import in_pieces
 from fabric.schedule import Draft, Op, Result, Schedule
@@ -35,6 +37,6 @@ def _chain(name: str, result: Result, op: Op, members: list[int], elements: int,
     refuse_sizes(len(members), elements)
     draft = Draft(name, len(members), elements, result)
     last: int | None = None
-    for rank, to in zip(members, members[1:], strict=False):
+    for rank, to in pairwise(members):
         last = draft.send(rank, to, 0, elements, op, [last])
     return in_pieces(draft.schedule(), pieces)
