@@ -21,6 +21,7 @@ from fabric import __version__
 from fabric.errors import FabricError, MachineError, RequestError
 from fabric.experiment import Experiment, load_experiment, parse_override, schema
 from fabric.plugins import KINDS, names
+from fabric.results import Row
 
 __all__ = ["app", "main"]
 
@@ -170,6 +171,81 @@ def run(
     _err.print("figures: " + " ".join(str(path) for path in figures if path.suffix == ".png"), highlight=False, soft_wrap=True)
     if any(row.refused for row in screen.done):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    collective: Annotated[str, typer.Argument(help="all-reduce, reduce-scatter, all-gather, or a collective with its parameters", show_default=False)],
+    first: Annotated[str, typer.Option("-b", "--minbytes", help="the first size, as 64K")] = "64K",
+    last: Annotated[str, typer.Option("-e", "--maxbytes", help="the last size at most")] = "1M",
+    factor: Annotated[int | None, typer.Option("-f", "--stepfactor", help="each size is that many times the one before; 2 without -i")] = None,
+    step: Annotated[str | None, typer.Option("-i", "--stepbytes", help="or that much more")] = None,
+    iterations: Annotated[int, typer.Option("-n", "--iters", help="measured iterations of each size")] = 20,
+    warmup: Annotated[int, typer.Option("-w", "--warmup_iters", help="iterations before those")] = 5,
+    check: Annotated[int, typer.Option("-c", "--check", min=0, max=1, help="1 checks every element of every iteration")] = 1,
+    dtype: Annotated[str, typer.Option("-d", "--datatype", help="float or int32")] = "float",
+    report_file: Annotated[Path | None, typer.Option("-J", "--output_json", help="also write nccl-tests' JSON here")] = None,
+    topology: Annotated[str, typer.Option(help="name,key=value,...")] = "fat-tree,k=4",
+    controller: Annotated[str, typer.Option(help="name,key=value,...")] = "ecmp",
+    loads: Annotated[list[str], typer.Option("--load", help="name,key=value,...: what else is on the network (may be repeated)")] = [],  # noqa: B006
+    ranks: Annotated[int | None, typer.Option(help="how many; by default one on every host")] = None,
+    placement: Annotated[str, typer.Option(help="ranked or random")] = "ranked",
+    channels: Annotated[int, typer.Option(help="connections that share what goes from rank to rank")] = 1,
+    mbps: Annotated[float, typer.Option(help="the links' rate")] = 10,
+    mtu: Annotated[int, typer.Option(help="the links' MTU")] = 9000,
+    queue_packets: Annotated[int, typer.Option(help="the switches' queues")] = 50,
+    tcp: Annotated[str, typer.Option(help="the ranks' congestion control")] = "cubic",
+    hints: Annotated[bool, typer.Option("--hints", help="tell the controller of the collective's connections")] = False,
+    seed: Annotated[int, typer.Option(help="of placement, ports and hashing")] = 1,
+    out: Annotated[Path, typer.Option(help="where the run folder is made")] = Path("runs"),
+    patience: Annotated[float, typer.Option(min=0, help="as of run")] = 0,
+) -> None:
+    """Scan sizes as nccl-tests do (root): their options, their table in ms and Mb/s, then what theory allows and whether to believe it."""
+    from datetime import datetime
+
+    from fabric import nccl_table
+    from fabric.bench import Bench, sizes
+    from fabric.run import command_line
+    from fabric.screen import judgement
+
+    kind = {"float": "float32"}.get(dtype, dtype)
+    asked = Bench(
+        collective, sizes(first, last, factor, step), iterations, warmup, check == 1, kind, topology, controller, tuple(loads), ranks,
+        placement, channels, mbps, mtu, queue_packets, tcp, hints, seed=seed,
+    )  # fmt: skip
+    if report_file is not None and not report_file.parent.is_dir():
+        raise RequestError(f"bench: -J {report_file}: got a folder that is not there; accepted: a file in one that is; make it first")
+    started = datetime.now()
+    rows, folder = _scan(asked.name, asked.experiment(), out, patience)
+    words = f"{collective} on {topology}, {controller}: {rows[0].ranks} ranks, {mbps:g} Mb/s links, MTU {mtu}, {tcp}; the time is the median"
+    for text in (*nccl_table.heading(words), *(nccl_table.line(row, kind) for row in rows), *nccl_table.footer(rows)):
+        print(text)
+    if report_file is not None:
+        when = [moment.strftime("%Y-%m-%d %H:%M:%S") for moment in (started, datetime.now())]
+        report_file.write_text(json.dumps(nccl_table.report(rows, kind, command_line(), *when), indent=1) + "\n")
+    judgement(_err, rows)
+    _err.print(f"results: {folder}", highlight=False, soft_wrap=True)
+    if any(row.refused or row.wrong for row in rows):
+        raise typer.Exit(1)
+
+
+def _scan(name: str, text: str, out: Path, patience: float) -> tuple[list[Row], Path]:
+    """The rows of an experiment that is no file of the user's, and its run folder."""
+    import tempfile
+
+    from fabric.run import command_line
+    from fabric.run import run as conduct
+    from fabric.screen import Screen
+
+    with tempfile.TemporaryDirectory(prefix="fabriclab-") as folder:
+        file = Path(folder) / f"{name}.yaml"
+        file.write_text(text)
+        try:
+            experiment = load_experiment(file, base=Path.cwd())
+        except RequestError as err:
+            raise RequestError(f"bench: {str(err).removeprefix(f'{file}:')}") from None
+        with Screen(_err, experiment) as screen:
+            return screen.done, conduct(experiment, out, screen, command_line(), patience).path
 
 
 @app.command()

@@ -19,6 +19,7 @@ from fabric.journeys import astray
 from fabric.keys import Ecn
 from fabric.links import ETHERNET_HEADER, PRIORITY
 from fabric.orders import done
+from fabric.pacing import outran
 from fabric.queueing import unseen
 from fabric.recorded import Recorded
 from fabric.tuning import send_buffer
@@ -46,7 +47,9 @@ def unproven(point: Point, seen: Recorded) -> list[str]:
 
     Empty where none of it was asked for.
     """
-    return [*_unmarked(point, seen), *_too_long(point, seen), *_lost(seen), *_unshifted(point, seen), *_windows(point, seen), *_delays(seen), *_journeys(seen)]
+    faster = outran(seen.sockets, seen.orders, seen.series, point.links.mtu - TCP_IP_HEADERS)
+    orders = [*_lost(seen), *faster, *_unshifted(point, seen), *_windows(point, seen)]
+    return [*_unmarked(point, seen), *_too_long(point, seen), *orders, *_delays(seen), *_journeys(seen)]
 
 
 def _journeys(seen: Recorded) -> Iterator[str]:

@@ -17,6 +17,7 @@ from fabric.graph import Fabric
 from fabric.journeys import Journey, read_journeys
 from fabric.orders import read_orders
 from fabric.queueing import Queueing, read_queueing
+from fabric.socketlog import FILE, SocketSeries, read_sockets
 from fabric.telemetry import Queues, read_queues
 from fabric.workload import Edge
 
@@ -101,6 +102,11 @@ class Recorded:
     def event(self, kind: str) -> list[dict[str, Any]]:
         """The record lines of one kind."""
         return [record for record in self.records if record["event"] == kind]
+
+    @cached_property
+    def series(self) -> list[SocketSeries]:
+        """Every sending socket over time; empty in records that are older than these."""
+        return read_sockets(self.folder / "traffic" / FILE)
 
     @cached_property
     def sockets(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from fabric.journeys import Journey, hops
 from fabric.results import Row
 from fabric.telling import told
 
-__all__ = ["Screen", "claim_table", "explanation", "hop_heading", "hop_table", "report", "size_label", "table", "verdict_table", "verdicts"]
+__all__ = ["Screen", "claim_table", "explanation", "hop_heading", "hop_table", "judgement", "report", "size_label", "table", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -178,6 +178,11 @@ def report(console: Console, rows: Sequence[Row]) -> None:
     console.print(table(rows, console.width))
     if len({row.seed for row in rows}) > 1:
         console.print(claim_table(claims(rows)))
+    judgement(console, rows)
+
+
+def judgement(console: Console, rows: Sequence[Row]) -> None:
+    """How far to trust the rows, and why no further."""
     console.print(verdicts(rows), highlight=False)
     for reason, count in _reasons(rows).most_common(5):
         console.print(f"  {count} x {reason}", highlight=False, markup=False, soft_wrap=True)

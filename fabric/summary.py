@@ -36,7 +36,7 @@ from fabric.recorded import Recorded, delays_of, spine_ports
 from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
 from fabric.schedule import Schedule
-from fabric.socketlog import FILE, read_sockets, rtt_percentiles_ms
+from fabric.socketlog import rtt_percentiles_ms
 from fabric.telemetry import read_cpu
 from fabric.transports import describe_transport
 from fabric.workload import Workload
@@ -264,7 +264,7 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
         spurious_retransmits=sum(end["spurious_retransmits"] for end in senders), fabric_utilisation=fabric_utilisation(seen, window),
     )  # fmt: skip
-    if rtt := rtt_percentiles_ms(read_sockets(seen.folder / "traffic" / FILE), window):
+    if rtt := rtt_percentiles_ms(seen.series, window):
         row = replace(row, rtt_p50_ms=rtt[0], rtt_p95_ms=rtt[1])
     if waits := delays_of(seen, window):
         row = replace(row, queueing_p50_ms=waits[0], queueing_p95_ms=waits[1], queueing_p99_ms=waits[2])

@@ -43,8 +43,8 @@ void BPF_PROG(my_control, struct sock *sk, u32 ack, int flag, const struct rate_
 	/* Where much was lost, one out for one in (as RFC 6937): the whole window at once would be lost again, then timeouts. */
 	flight = tp->packets_out - tp->sacked_out - tp->lost_out + tp->retrans_out + sample->acked_sacked + 1;
 	tp->snd_cwnd = state == CA_RECOVERY && flight < flow->cwnd ? flight : flow->cwnd;
-	if (tp->srtt_us) /* 1.2 windows a round trip; srtt is in eighths of microseconds */
-		sk->sk_pacing_rate = (u64)tp->mss_cache * 9600000ULL * flow->cwnd / tp->srtt_us;
+	/* 1.2 windows a round trip; srtt is in eighths of microseconds. At most what a load or a controller allows. */
+	sk->sk_pacing_rate = MIN((u64)tp->mss_cache * 9600000ULL * flow->cwnd / (tp->srtt_us | 1), sk->sk_max_pacing_rate);
 }
 
 SEC("struct_ops/ssthresh") /* TCP asks for both, and the next acknowledgement overrules them */

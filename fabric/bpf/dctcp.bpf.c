@@ -142,7 +142,9 @@ void BPF_PROG(dctcp_control, struct sock *sk, u32 ack, int flag, const struct ra
 	if (tp->srtt_us) { /* what TCP does itself for others: twice the rate in slow start, else 1.2 times (8 is srtt's unit) */
 		u64 rate = (u64)tp->mss_cache * 8000000ULL * flow->cwnd / tp->srtt_us;
 
-		sk->sk_pacing_rate = flow->cwnd < flow->ssthresh / 2 ? 2 * rate : rate + rate / 5;
+		rate = flow->cwnd < flow->ssthresh / 2 ? 2 * rate : rate + rate / 5;
+		/* A limit of the application's (SO_MAX_PACING_RATE): who has a cong_control must see to it himself. */
+		sk->sk_pacing_rate = MIN(rate, sk->sk_max_pacing_rate);
 	}
 }
 

@@ -17,6 +17,7 @@ typedef __u32 u32;
 typedef __u64 u64;
 typedef __s32 s32;
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define KERNELS __attribute__((preserve_access_index))
 
 struct gnet_stats_queue {
@@ -36,7 +37,7 @@ struct sk_buff {
 } KERNELS;
 
 struct sock {
-	unsigned long sk_pacing_rate;
+	unsigned long sk_pacing_rate, sk_max_pacing_rate;
 } KERNELS;
 
 struct inet_connection_sock {

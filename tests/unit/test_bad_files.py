@@ -553,7 +553,7 @@ CASES: dict[str, tuple[str, str]] = {
     "a parameter the collective has not": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, iteration: 5}"),
         "bad.yaml:5: collective.iteration: got an unknown key; accepted: use, ranks, placement, nbytes, "
-        "dtype, iterations, warmup, check, hints, compute_ms, stagger_ms, transport, groups; did you mean iterations?",
+        "channels, dtype, iterations, warmup, check, hints, compute_ms, stagger_ms, transport, groups; did you mean iterations?",
     ),
     "groups that do not divide the ranks": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, ranks: 12, groups: 5}"),

@@ -207,7 +207,7 @@ def test_defaults_are_what_the_documentation_says(load: Load) -> None:
     assert point.collective is not None
     assert point.collective.model_dump() == {
         "use": "ring-allreduce", "ranks": "all", "placement": "ranked", "nbytes": (4096,), "dtype": "float32",
-        "iterations": 20, "warmup": 2, "check": True, "hints": False, "compute_ms": None, "stagger_ms": None, "transport": None,
+        "channels": 1, "iterations": 20, "warmup": 2, "check": True, "hints": False, "compute_ms": None, "stagger_ms": None, "transport": None,
     }  # fmt: skip
 
 

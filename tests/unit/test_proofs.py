@@ -18,6 +18,8 @@ from fabric.keys import Ecn, Links, Transport
 from fabric.proofs import describe_ecn, unproven
 from fabric.queueing import Queueing
 from fabric.recorded import Recorded
+from fabric.socketlog import SocketSeries
+from fabric.tcp import Endpoints
 from fabric.telemetry import Queues
 from topologies.single_switch import single_switch
 
@@ -47,6 +49,7 @@ class Seen:
         self.iterations: list[dict[str, Any]] = []
         self.edge_paths: dict[Any, Any] = {}
         self.flow_paths: list[Any] = []
+        self.series: list[SocketSeries] = []
 
     def event(self, kind: str) -> list[dict[str, Any]]:
         """The iterations' records, and that all connections were open at second 10."""
@@ -168,7 +171,7 @@ def ordered(*orders: dict[str, Any], **ends: Any) -> Seen:
     """Orders that were done, and what the two ends of their flow say afterwards."""
     seen = Seen()
     seen.network = {}
-    seen.orders = [{"order": {"flow": {**FLOW, "protocol": 6}, **order}, "got": order.get("mbps") and int(order["mbps"] * 125_000)} for order in orders]
+    seen.orders = [{"t": 1.0, "order": {"flow": {**FLOW, "protocol": 6}, **order}, "got": order.get("mbps") and int(order["mbps"] * 125_000)} for order in orders]
     seen.sockets = [{**FLOW, "role": role, "dscp": 0, "pacing_limit": None, **ends.get(role, {})} for role in ("sender", "receiver")]
     return seen
 
@@ -390,3 +393,34 @@ def test_a_red_that_judged_nothing_is_found() -> None:
     assert told_by_red(seen) == ["left-eth1 held 45420 bytes, over its threshold, and marked none of 900 packets"]
     seen.network["marking"]["ports"]["left-eth1"]["not_capable"] = 7
     assert told_by_red(seen) == []
+
+
+MSS = 1448
+
+
+def paced(mbps: float, *limits: tuple[float, int | None], at_end: int | None = 250_000) -> list[str]:
+    """What is not proven of a sender at so many Mb/s for ten seconds, given limits in bytes/s at some moments, and what it says at the end."""
+    seen = Seen()
+    t = np.arange(0.0, 10.05, 0.1)
+    flat = np.zeros(len(t))
+    counts = np.zeros(len(t), np.int64)
+    acked = (t * mbps * 1e6 / 8).astype(np.int64)
+    seen.series = [SocketSeries("load", Endpoints("10.0.0.2", 20000, "10.1.0.2", 5001), t, flat, flat, counts + 10, counts, acked)]
+    seen.sockets = [{**FLOW, "role": "sender", "pacing_limit": at_end}]
+    seen.orders = [{"t": moment, "order": {"do": "rate", "flow": FLOW, "mbps": 1.0}, "got": limit} for moment, limit in limits]
+    return told(seen, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ([paced(1.9), paced(2.0), paced(9.0, at_end=None)], []),
+        ([paced(3.0)], ["10.0.0.2:20000>10.1.0.2:5001 was limited to 2.00 Mb/s and sent 3.00 for 10.0 s"]),
+        ([paced(3.0, (4.0, 250_000))], ["10.0.0.2:20000>10.1.0.2:5001 was limited to 2.00 Mb/s and sent 3.00 for 5.8 s"]),
+        ([paced(3.0, (4.0, 250_000), (4.9, None), at_end=None), paced(3.0, (1.0, None), (9.2, 250_000))], []),  # too short to say
+        ([paced(2.1, (0.0, 250_000))], []),  # within the tolerance
+    ],
+)
+def test_a_sender_that_ignores_its_limit_is_found(asked: list[list[str]], found: list[str]) -> None:
+    """By what was acknowledged to it: under the limit that it has at the end, or while an order was in force, and long enough to tell."""
+    assert [line for lines in asked for line in lines] == found
