@@ -41,7 +41,7 @@ from fabric.ordering import OrderSockets, agent, follow_orders, wires
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.pinning import Pins, pins
 from fabric.probes import PathOf, choose, recoveries
-from fabric.process import Companion, companion
+from fabric.process import BEGIN_S, Companion, companion
 from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
@@ -265,7 +265,7 @@ def _sampler(up: _Running) -> Iterator[Companion]:
     }
     (folder / "sampler.json").write_text(json.dumps(request))
     with companion("the sampler", "fabric.sampler", folder) as running:
-        running.wait_for("ready", 10, "take its first sample")
+        running.wait_for("ready", BEGIN_S, "take its first sample")
         yield running
         running.check_alive()
 

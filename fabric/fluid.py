@@ -125,9 +125,11 @@ def play(
     background: Sequence[Sequence[Hashable]] = (),
     background_demand: Sequence[float | None] | None = None,
     burst_bytes: int = 0,
+    sharing: bool = True,
 ) -> Played:
     """When each transfer would arrive if every flow had its max-min share at every moment.
 
+    Without `sharing` every connection has its whole path for itself: nothing that shares links can be faster.
     `path_of(src rank, dst rank, channel)` is the path of a connection, `capacity` Mb/s of payload, `background` the
     paths of flows that never end. A connection sends its transfers one after another; each arrives `alpha_ms` after its
     last byte left. Links are token buckets: one that no connection used has earned up to `burst_bytes` of payload, which
@@ -139,6 +141,9 @@ def play(
     paths = [path_of(*connection) for connection in schedule.connections]
     demand = [*[None] * len(paths), *([None] * len(background) if background_demand is None else background_demand)]
     pipes = _Pipes([*paths, *background], capacity, demand)
+    if not sharing:
+        whole = np.array([min((capacity[part] for part in path), default=np.inf) for path in paths])
+        return _Player(schedule, lambda _: whole, alpha_ms, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
     always = np.ones(len(background), dtype=np.bool_)
 
     @lru_cache(maxsize=REMEMBERED)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from fabric.bound import least_ms
 from fabric.collectives import bus_factor
 from fabric.errors import RequestError
-from fabric.fluid import play
 from fabric.schedule import Schedule
 
 __all__ = ["ETHERNET_HEADER", "TCP_IP_HEADERS", "algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
@@ -34,13 +34,14 @@ def payload_mbps(mbps: float, mtu: int) -> float:
 
 
 def ideal_ms(schedule: Schedule, *, alpha_ms: float, payload_mbps: float, burst_bytes: int = 0) -> float:
-    """How long a schedule takes on one ideal switch, a rank a host: only the hosts' own links limit; ms.
+    """The least time that a schedule can take on one ideal switch, a rank a host, where only the hosts' own links limit; ms.
 
-    `burst_bytes` is the payload of the link's token bucket (see `fluid.play`); 0 gives the textbook's time.
+    However its connections share these (see `bound`). `burst_bytes` is the payload of the link's token bucket (see
+    `fluid.play`); 0 gives the textbook's time where the textbook's algorithm wastes nothing.
     """
     links = [(rank, way) for rank in range(schedule.ranks) for way in ("out", "in")]
     capacity: dict[Hashable, float] = {link: payload_mbps for link in links}
-    return play(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms, burst_bytes=burst_bytes).end_ms
+    return least_ms(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms, burst_bytes)
 
 
 def ring_allreduce_ms(ranks: int, nbytes: int, *, alpha_ms: float, payload_mbps: float) -> float:

@@ -21,14 +21,13 @@ from fabric.marking import Marker
 from fabric.network import Network
 from fabric.orders import done, read_orders
 from fabric.policy import Transport
-from fabric.process import companion
+from fabric.process import BEGIN_S, companion
 from fabric.red import Red
 from fabric.transports import settings
 from fabric.tuning import with_transport
 
 __all__ = ["OrderSockets", "agent", "follow_orders", "wires"]
 
-_BEGIN_S = 30.0  # on a machine that others share; usually half a second
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def agent(point: Point, folder: Path, net: Network, sockets: OrderSockets, marke
     }  # fmt: skip
     (folder / "agent.json").write_text(json.dumps(request))
     with companion("the agent of hosts and ports", "fabric.agent", folder) as running:
-        running.wait_for("ready", _BEGIN_S, "open its socket")
+        running.wait_for("ready", BEGIN_S, "open its socket")
         yield
         running.check_alive()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from fabric.events import Timed
 from fabric.graph import Fabric
 from fabric.probes import AGAIN, PERIOD_MS, PathOf, Probe, choose
-from fabric.process import Companion, companion
+from fabric.process import BEGIN_S, Companion, companion
 
 __all__ = ["Pins", "pins"]
 
@@ -95,6 +95,6 @@ def pins(made: Pins) -> Iterator[Pins]:
         yield made
         return
     with companion("the prober", "fabric.prober", made.folder) as made.prober:
-        made.prober.wait_for("ready", 10, "send its first packets")
+        made.prober.wait_for("ready", BEGIN_S, "send its first packets")
         yield made
         made.check_alive()

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from fabric.errors import RunError
 
-__all__ = ["Companion", "companion"]
+__all__ = ["BEGIN_S", "Companion", "companion"]
 
+BEGIN_S = 30.0  # usually half a second; on a machine that others share not always
 _STOP_DEADLINE_S = 5.0
 
 

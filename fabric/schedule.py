@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from fabric.errors import RequestError
 
-__all__ = ["ELEMENT_BYTES", "RESULTS", "Connection", "Draft", "Op", "Progress", "Result", "Schedule", "Transfer", "check_structure"]
+__all__ = ["ELEMENT_BYTES", "RESULTS", "Connection", "Draft", "Op", "Progress", "Result", "Schedule", "Transfer", "check_structure", "feasible_order"]
 
 ELEMENT_BYTES = 4  # a rank's buffer holds 32-bit numbers
 
@@ -177,30 +177,31 @@ class Progress:
     """Which transfers may begin, as others leave their sender and arrive at their receiver.
 
     `ready` are those that wait for nothing. Expects a structure that `check_structure` accepts; a transfer is reported
-    exactly once, after all it waits for. One within a rank leaves and arrives, too.
+    exactly once, after all it waits for. One within a rank leaves and arrives, too. `freed_by_leaving` and
+    `freed_by_arrival` are, by transfer, those that wait for its leaving, or its arrival.
     """
 
     def __init__(self, schedule: Schedule) -> None:
         size = len(schedule.transfers)
         self._missing = [0] * size
-        self._freed_by_leaving: list[list[int]] = [[] for _ in range(size)]
-        self._freed_by_arrival: list[list[int]] = [[] for _ in range(size)]
+        self.freed_by_leaving: list[list[int]] = [[] for _ in range(size)]
+        self.freed_by_arrival: list[list[int]] = [[] for _ in range(size)]
         for transfer in schedule.transfers:
             for other in transfer.after:
                 sent = schedule.transfers[other].src == transfer.src
-                self._wait(transfer.id, (self._freed_by_leaving if sent else self._freed_by_arrival)[other])
+                self._wait(transfer.id, (self.freed_by_leaving if sent else self.freed_by_arrival)[other])
         for ids in schedule.connections.values():
             for earlier, later in pairwise(ids):
-                self._wait(later, self._freed_by_leaving[earlier])
+                self._wait(later, self.freed_by_leaving[earlier])
         self.ready = [number for number, missing in enumerate(self._missing) if not missing]
 
     def left(self, number: int) -> list[int]:
         """The transfers that may begin now that the last byte of this one has left its sender."""
-        return self._free(self._freed_by_leaving[number])
+        return self._free(self.freed_by_leaving[number])
 
     def arrived(self, number: int) -> list[int]:
         """The transfers that may begin now that this one is in the receiver's buffer."""
-        return self._free(self._freed_by_arrival[number])
+        return self._free(self.freed_by_arrival[number])
 
     def _wait(self, number: int, freed: list[int]) -> None:
         self._missing[number] += 1
@@ -231,7 +232,7 @@ def check_structure(schedule: Schedule) -> None:
             raise RequestError(f"{where}: the transfer at place {place} has id {transfer.id}; number them in order")
     for transfer in schedule.transfers:
         _check_transfer(where, schedule, transfer)
-    stuck = _stuck(schedule)
+    stuck = set(range(len(schedule.transfers))) - set(feasible_order(schedule))
     if stuck:
         ring = " -> ".join(map(str, _cycle(schedule, stuck)))
         raise RequestError(f"{where}: transfers wait for each other: {ring}; break it in `after` or by another channel")
@@ -261,16 +262,15 @@ def _check_transfer(where: str, schedule: Schedule, transfer: Transfer) -> None:
             )
 
 
-def _stuck(schedule: Schedule) -> set[int]:
-    """The transfers that can never begin; none when the dependencies have no cycle."""
+def feasible_order(schedule: Schedule) -> list[int]:
+    """The transfers in an order in which each comes after all that it waits for; those in cycles, and behind them, are missing."""
     progress = Progress(schedule)
-    stuck = set(range(len(schedule.transfers)))
+    order: list[int] = []
     free = deque(progress.ready)
     while free:
-        number = free.popleft()
-        stuck.remove(number)
-        free.extend(progress.left(number) + progress.arrived(number))
-    return stuck
+        order.append(free.popleft())
+        free.extend(progress.left(order[-1]) + progress.arrived(order[-1]))
+    return order
 
 
 def _cycle(schedule: Schedule, stuck: set[int]) -> list[int]:

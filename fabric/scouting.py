@@ -16,7 +16,7 @@ from pathlib import Path
 from fabric.experiment import Point
 from fabric.graph import Port
 from fabric.probes import PathOf
-from fabric.process import Companion, companion
+from fabric.process import BEGIN_S, Companion, companion
 from fabric.seeds import PORTS, rng
 from fabric.stamps import PROBES
 from fabric.tcp import Endpoints
@@ -69,6 +69,6 @@ def scouting(
     }  # fmt: skip
     (folder / "scout.json").write_text(json.dumps(plan))
     with companion("the scouts' process", "fabric.scout", folder) as running:
-        running.wait_for("ready", 10, "send its first probes")
+        running.wait_for("ready", BEGIN_S, "send its first probes")
         yield running
         running.check_alive()

@@ -1,0 +1,62 @@
+"""The least time that a schedule can take on given links, however its connections share them: what no network can beat.
+
+Comes in: a `Schedule`, the links that each connection crosses and what these carry. Goes out: a time in ms. Two bounds,
+of which the greater counts: no connection is faster than with all of its links to itself; and all that a link must carry
+passes it between the first moment that any of it can be there and the last that leaves time for what depends on it.
+Source of the second: the one-machine bound of Carlier, "The one-machine sequencing problem", EJOR 11(1), 1982.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from fabric.fluid import play
+from fabric.schedule import Progress, Schedule, feasible_order
+
+__all__ = ["least_ms"]
+
+PathOf = Callable[[int, int, int], Sequence[Hashable]]
+
+
+def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, float], alpha_ms: float, burst_bytes: int = 0) -> float:
+    """The least time, in ms; arguments as of `fluid.play`, whose max-min shares may take longer, and never take less."""
+    alone = play(schedule, path_of, capacity, alpha_ms, burst_bytes=burst_bytes, sharing=False)
+    paths = {connection: path_of(*connection) for connection in schedule.connections}
+    lasts = [0.0] * len(schedule.transfers)
+    on_link: dict[Hashable, list[int]] = {}
+    for connection, ids in schedule.connections.items():
+        rate = min(capacity[link] for link in paths[connection])
+        for number in ids:
+            lasts[number] = max(0, schedule.transfers[number].nbytes - burst_bytes) * 8 / 1000 / rate
+        for link in paths[connection]:
+            on_link.setdefault(link, []).extend(ids)
+    heads = [end - alpha_ms - took for end, took in zip(alone.transfer_end_ms, _whole(schedule, paths, capacity), strict=True)]
+    tails = _tails(schedule, lasts, alpha_ms)
+    least = alone.end_ms
+    for link, ids in on_link.items():
+        carried = sum(schedule.transfers[number].nbytes for number in ids)
+        passing = max(0, carried - burst_bytes) * 8 / 1000 / capacity[link]
+        least = max(least, max(0.0, min(heads[number] for number in ids)) + passing + min(tails[number] for number in ids))
+    return least
+
+
+def _whole(schedule: Schedule, paths: Mapping[tuple[int, int, int], Sequence[Hashable]], capacity: Mapping[Hashable, float]) -> list[float]:
+    """How long each transfer lasts at its path's full rate, all of it: none began later than that before its end."""
+    took = [0.0] * len(schedule.transfers)
+    for connection, ids in schedule.connections.items():
+        rate = min(capacity[link] for link in paths[connection])
+        for number in ids:
+            took[number] = schedule.transfers[number].nbytes * 8 / 1000 / rate
+    return took
+
+
+def _tails(schedule: Schedule, lasts: Sequence[float], alpha_ms: float) -> list[float]:
+    """By transfer, how long the schedule goes on at least after its last byte has left."""
+    progress = Progress(schedule)
+    tails = [0.0] * len(schedule.transfers)
+    for number in reversed(feasible_order(schedule)):
+        arriving = 0.0 if schedule.transfers[number].local else alpha_ms
+        arrived = [arriving + lasts[later] + tails[later] for later in progress.freed_by_arrival[number]]
+        left = [lasts[later] + tails[later] for later in progress.freed_by_leaving[number]]
+        tails[number] = max(arriving, *arrived, *left) if arrived or left else arriving
+    return tails
