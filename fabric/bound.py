@@ -33,10 +33,10 @@ def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, fl
     heads = [end - alpha_ms - took for end, took in zip(alone.transfer_end_ms, _whole(schedule, paths, capacity), strict=True)]
     tails = _tails(schedule, lasts, alpha_ms)
     least = alone.end_ms
-    for link, ids in on_link.items():
-        carried = sum(schedule.transfers[number].nbytes for number in ids)
+    for link, crossing in on_link.items():
+        carried = sum(schedule.transfers[number].nbytes for number in crossing)
         passing = max(0, carried - burst_bytes) * 8 / 1000 / capacity[link]
-        least = max(least, max(0.0, min(heads[number] for number in ids)) + passing + min(tails[number] for number in ids))
+        least = max(least, max(0.0, min(heads[number] for number in crossing)) + passing + min(tails[number] for number in crossing))
     return least
 
 
