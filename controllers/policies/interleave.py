@@ -25,11 +25,33 @@ __all__ = ["Interleave", "shifts"]
 Floats = npt.NDArray[np.float64]
 _Pick = Callable[[npt.NDArray[np.bool_]], int]
 
-_STEPS = 120  # of the circle
+_STEPS = 120  # of the longest period
+_TURNS = 4  # of the longest period, round a circle that others fit: where they meet only after more, they are not held apart
 _ROUNDS = 2
 _NOTHING = 1e-9
 _LIKE = 0.03  # of a period: how far one may be from a whole part of another
 _STALE = 3  # periods without an iteration: the job is over
+
+
+@dataclass(frozen=True)
+class _Circle:
+    """So many turns of the longest period: the time after which all that fit it stand as they stood."""
+
+    longest_s: float
+    turns: int
+
+    @property
+    def seconds(self) -> float:
+        return self.longest_s * self.turns
+
+    @property
+    def steps(self) -> int:
+        return _STEPS * self.turns
+
+    def fits(self, period_s: float) -> bool:
+        """Whether a period goes a whole number of times into it, nearly: others do not stay where they are put."""
+        parts = self.seconds / period_s
+        return abs(parts - round(parts)) <= _LIKE * parts
 
 
 @dataclass(frozen=True)
@@ -42,9 +64,9 @@ class _Pattern:
     begins: float
     mbps: Mapping[Port, float]
 
-    def on(self, circle_s: float, offset_s: float | Floats) -> Floats:
+    def on(self, circle: _Circle, offset_s: float | Floats) -> Floats:
         """1 where it communicates, at each step of a circle, if it begins at `offset_s`; a row for each of a column of those."""
-        t = (np.arange(_STEPS) + 0.5) * circle_s / _STEPS
+        t = (np.arange(circle.steps) + 0.5) * circle.seconds / circle.steps
         return ((t - offset_s) % self.period_s < self.busy_s).astype(float)
 
 
@@ -81,16 +103,18 @@ def shifts(view: View, gain: float = 0.05, beats: int = 2) -> Iterator[Shift]:
 
 
 def _apart(view: View, patterns: Sequence[_Pattern], gain: float) -> Iterator[Shift]:
-    """The shifts of jobs that share links, if that is worth it; those whose periods do not fit the longest are left alone."""
-    circle_s = max(pattern.period_s for pattern in patterns)
-    fitting = [pattern for pattern in patterns if _fits(circle_s, pattern.period_s)]
+    """The shifts of jobs that share links, if that is worth it; those whose periods fit no circle with most others are left alone."""
+    longest_s = max(pattern.period_s for pattern in patterns)
+    circles = [_Circle(longest_s, turns) for turns in range(1, _TURNS + 1)]
+    circle = max(circles, key=lambda one: (sum(one.fits(pattern.period_s) for pattern in patterns), -one.turns))
+    fitting = [pattern for pattern in patterns if circle.fits(pattern.period_s)]
     # Where two communicate at the same time their periods are longer now, but alike: the nearest begins count.
-    now = [math.remainder(pattern.begins - fitting[0].begins, circle_s) for pattern in fitting]
-    excess = _excess(view, fitting, now, circle_s)
+    now = [math.remainder(pattern.begins - fitting[0].begins, circle.seconds) for pattern in fitting]
+    excess = _excess(view, fitting, now, circle)
     if excess <= gain:
         return
-    best = min((_placed(view, fitting, now, circle_s, pick) for pick in (_middle, _first)), key=lambda them: _excess(view, fitting, them, circle_s))
-    after = _excess(view, fitting, best, circle_s)
+    best = min((_placed(view, fitting, now, circle, pick) for pick in (_middle, _first)), key=lambda them: _excess(view, fitting, them, circle))
+    after = _excess(view, fitting, best, circle)
     if excess - after <= gain:
         return
     periods = [pattern.period_s for pattern in fitting]
@@ -100,26 +124,26 @@ def _apart(view: View, patterns: Sequence[_Pattern], gain: float) -> Iterator[Sh
             yield Shift(pattern.job.name, round(1e3 * delay_s, 3), "it communicates when others on its links do, and need not", numbers)
 
 
-def _placed(view: View, patterns: Sequence[_Pattern], now: Sequence[float], circle_s: float, pick: _Pick) -> list[float]:
+def _placed(view: View, patterns: Sequence[_Pattern], now: Sequence[float], circle: _Circle, pick: _Pick) -> list[float]:
     """Offsets: one job after another where `pick` puts it among those before, then each in the middle of what the others leave."""
     found = [now[0]]
     for pattern, offset in zip(patterns[1:], now[1:], strict=True):
-        found.append(_best(view, pattern, offset, patterns[: len(found)], found, circle_s, pick))
+        found.append(_best(view, pattern, offset, patterns[: len(found)], found, circle, pick))
     for _ in range(_ROUNDS):
         for index in range(1, len(patterns)):
             others = [number for number in range(len(patterns)) if number != index]
             theirs = [found[number] for number in others]
-            found[index] = _best(view, patterns[index], found[index], [patterns[number] for number in others], theirs, circle_s, _middle)
+            found[index] = _best(view, patterns[index], found[index], [patterns[number] for number in others], theirs, circle, _middle)
     return found
 
 
 def _best(
-    view: View, pattern: _Pattern, offset: float, others: Sequence[_Pattern], theirs: Sequence[float], circle_s: float, pick: _Pick
+    view: View, pattern: _Pattern, offset: float, others: Sequence[_Pattern], theirs: Sequence[float], circle: _Circle, pick: _Pick
 ) -> float:
     """Where a job is least in the way of others: of all such offsets the one that `pick` chooses."""
-    asked = _asked(others, theirs, circle_s)
+    asked = _asked(others, theirs, circle)
     turns = offset + np.arange(_STEPS) * pattern.period_s / _STEPS
-    on = pattern.on(circle_s, turns[:, np.newaxis])
+    on = pattern.on(circle, turns[:, np.newaxis])
     costs = np.zeros(_STEPS)
     for port, mbps in pattern.mbps.items():
         if port in asked:
@@ -128,18 +152,18 @@ def _best(
     return float(turns[pick(costs <= costs.min() + _NOTHING)])
 
 
-def _asked(patterns: Sequence[_Pattern], offsets: Sequence[float], circle_s: float) -> dict[Port, Floats]:
+def _asked(patterns: Sequence[_Pattern], offsets: Sequence[float], circle: _Circle) -> dict[Port, Floats]:
     """What jobs ask of each of their links, in Mb/s, round the circle."""
     asked: dict[Port, Floats] = {}
     for pattern, offset in zip(patterns, offsets, strict=True):
         for port, mbps in pattern.mbps.items():
-            asked[port] = asked.get(port, 0.0) + mbps * pattern.on(circle_s, offset)
+            asked[port] = asked.get(port, 0.0) + mbps * pattern.on(circle, offset)
     return asked
 
 
-def _excess(view: View, patterns: Sequence[_Pattern], offsets: Sequence[float], circle_s: float) -> float:
+def _excess(view: View, patterns: Sequence[_Pattern], offsets: Sequence[float], circle: _Circle) -> float:
     """The worst link's share of rate and time by which it is asked for more than it carries."""
-    asked = _asked(patterns, offsets, circle_s)
+    asked = _asked(patterns, offsets, circle)
     return max(float(np.maximum(0.0, mbps - view.links[port].mbps).mean()) / view.links[port].mbps for port, mbps in asked.items())
 
 
@@ -150,12 +174,6 @@ def _sharing(patterns: Sequence[_Pattern]) -> list[list[_Pattern]]:
         mine = [some for some in found if any(one.mbps.keys() & pattern.mbps.keys() for one in some)]
         found = [some for some in found if some not in mine] + [[*(one for some in mine for one in some), pattern]]
     return found
-
-
-def _fits(circle_s: float, period_s: float) -> bool:
-    """Whether a period goes a whole number of times into the circle, nearly: others do not stay where they are put."""
-    parts = circle_s / period_s
-    return abs(parts - round(parts)) <= _LIKE * parts
 
 
 def _least(delays: Sequence[float], periods: Sequence[float]) -> list[float]:

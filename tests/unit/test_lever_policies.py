@@ -189,6 +189,13 @@ def test_a_job_twice_as_fast_fits_between() -> None:
     assert 0.4 <= begin <= 0.7
 
 
+def test_periods_of_three_to_two_meet_on_a_larger_circle() -> None:
+    """Round 3 s the one comes thrice and the other twice, half a second apart at the nearest: there is just room for both."""
+    delays = turned(periodic((10.0, 1.5, 2.0), (10.0, 1.0, 2.0)))
+    begin = (delays.get("job.1", 0.0) - delays.get("job.0", 0.0)) % 0.5
+    assert begin == pytest.approx(0.25, abs=0.03)
+
+
 def test_periods_that_do_not_fit_are_left_alone() -> None:
     """They would not stay where they are put."""
     assert turned(periodic((10.0, 1.0, 3.0), (10.0, 0.7, 2.0))) == {}
