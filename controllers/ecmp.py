@@ -38,5 +38,5 @@ class Ecmp(FabricApp):
             for nic in host.nics:
                 if len(ports) == 1:
                     yield Rule(Match(ip_dst=nic.ip), (Output(ports[0].number),))
-                else:
+                elif ports:
                     yield Rule(Match(ip_dst=nic.ip), (HashIntoRegister(basis, len(ports)),), goto=table_of[ports])

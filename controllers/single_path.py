@@ -23,6 +23,6 @@ class SinglePath(FabricApp):
     def rules(self, switch: Switch) -> Iterator[Rule]:
         """One rule per destination."""
         for host in self.fabric.hosts:
-            (port,) = self.toward[switch.name][host.name]
-            for nic in host.nics:
-                yield Rule(Match(ip_dst=nic.ip), (Output(port.number),))
+            for port in self.toward[switch.name][host.name]:  # one, or none on another rail
+                for nic in host.nics:
+                    yield Rule(Match(ip_dst=nic.ip), (Output(port.number),))

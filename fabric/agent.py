@@ -121,6 +121,8 @@ class Agent:
 
     def _transport(self, order: SetTransport) -> dict[str, Any]:
         host, mss = self.fabric.host_by_name[order.host], self._nic(order.host).mtu - TCP_IP_HEADERS
+        if host.server:
+            raise Refused(f"{order.host} shares its routes with the other NICs of {host.server}")
         asked = {key: value for key, value in asdict(order.transport).items() if value is not None}
         wanted = replace(self.transports[order.host], **asked)
         with inside_namespace(self._namespaces[order.host]), IPRoute() as netlink:

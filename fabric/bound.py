@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from fabric.fluid import play
+from fabric.fluid import Alpha, alpha_of, play
 from fabric.schedule import Progress, Schedule, feasible_order
 
 __all__ = ["least_ms"]
@@ -18,11 +18,12 @@ __all__ = ["least_ms"]
 PathOf = Callable[[int, int, int], Sequence[Hashable]]
 
 
-def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, float], alpha_ms: float, burst_bytes: int = 0) -> float:
+def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, float], alpha_ms: Alpha, burst_bytes: int = 0) -> float:
     """The least time, in ms; arguments as of `fluid.play`, whose max-min shares may take longer, and never take less."""
     alone = play(schedule, path_of, capacity, alpha_ms, burst_bytes=burst_bytes, sharing=False)
     paths = {connection: path_of(*connection) for connection in schedule.connections}
     lasts = [0.0] * len(schedule.transfers)
+    alphas = [0.0 if item.local else alpha_of(alpha_ms, *item.connection) for item in schedule.transfers]
     on_link: dict[Hashable, list[int]] = {}
     for connection, ids in schedule.connections.items():
         rate = min(capacity[link] for link in paths[connection])
@@ -30,8 +31,8 @@ def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, fl
             lasts[number] = max(0, schedule.transfers[number].nbytes - burst_bytes) * 8 / 1000 / rate
         for link in paths[connection]:
             on_link.setdefault(link, []).extend(ids)
-    heads = [end - alpha_ms - took for end, took in zip(alone.transfer_end_ms, _whole(schedule, paths, capacity), strict=True)]
-    tails = _tails(schedule, lasts, alpha_ms)
+    heads = [end - alpha - took for end, alpha, took in zip(alone.transfer_end_ms, alphas, _whole(schedule, paths, capacity), strict=True)]
+    tails = _tails(schedule, lasts, alphas)
     least = alone.end_ms
     for link, crossing in on_link.items():
         carried = sum(schedule.transfers[number].nbytes for number in crossing)
@@ -50,12 +51,12 @@ def _whole(schedule: Schedule, paths: Mapping[tuple[int, int, int], Sequence[Has
     return took
 
 
-def _tails(schedule: Schedule, lasts: Sequence[float], alpha_ms: float) -> list[float]:
+def _tails(schedule: Schedule, lasts: Sequence[float], alphas: Sequence[float]) -> list[float]:
     """By transfer, how long the schedule goes on at least after its last byte has left."""
     progress = Progress(schedule)
     tails = [0.0] * len(schedule.transfers)
     for number in reversed(feasible_order(schedule)):
-        arriving = 0.0 if schedule.transfers[number].local else alpha_ms
+        arriving = alphas[number]
         arrived = [arriving + lasts[later] + tails[later] for later in progress.freed_by_arrival[number]]
         left = [lasts[later] + tails[later] for later in progress.freed_by_leaving[number]]
         tails[number] = max(arriving, *arrived, *left) if arrived or left else arriving

@@ -368,15 +368,20 @@ class Bench:
 
 
 def _pairs(fabric: Fabric) -> tuple[list[Pair], int]:
-    """The pairs to look at and how many there are; a sample has each host as often at either end."""
-    names = [host.name for host in fabric.hosts]
+    """The pairs to look at and how many there are; a sample has each host as often at either end.
+
+    Not those within a server, nor on rails that meet nowhere else: no switch has anything to do for them.
+    """
+    names, part = [host.name for host in fabric.hosts], fabric.part
     count = len(names)
-    every = count * (count - 1)
-    if every <= _PAIRS:
-        return list(permutations(names, 2)), every
+    every = [pair for pair in permutations(names, 2) if part[pair[0]] == part[pair[1]] and not fabric.together(*pair)]
+    if len(every) <= _PAIRS:
+        return every, len(every)
     strides = max(1, _PAIRS // count)
     apart = [1 + index * (count - 1) // strides for index in range(strides)]
-    return [(names[i], names[(i + stride) % count]) for stride in apart for i in range(count)], every
+    wanted = set(every)
+    sample = [(names[i], names[(i + stride) % count]) for stride in apart for i in range(count)]
+    return [pair for pair in sample if pair in wanted], len(every)
 
 
 def _has_loops(fabric: Fabric) -> bool:

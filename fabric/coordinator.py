@@ -92,7 +92,7 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
 
 def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], phase: str) -> None:
     """Tell the controller the connections, and what each carries in an iteration, and wait until it has dealt with them."""
-    edges = {tuple(edge[:3]): edge[3] for edge in plan["edges"]}
+    edges = {tuple(edge[:3]): edge[3] for edge in plan["edges"] if edge[:3] not in plan["inside"]}
     carried = {edge: [item for item in schedule.transfers if item.connection == edge] for edge in edges}
     flows = [
         Announced(**ends, nbytes=sum(item.nbytes for item in carried[edge]), transfers=len(carried[edge]), job=_job(plan, schedule, edge[0]))

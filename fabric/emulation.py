@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from fabric.errors import RunError
 from fabric.events import expand, read_happened
 from fabric.experiment import Point
 from fabric.faults import Faults
-from fabric.graph import Port
+from fabric.graph import INSIDE, Port
 from fabric.ideal import payload_mbps
 from fabric.installed import installed_path
 from fabric.instruments import Instruments, instruments
@@ -39,6 +39,7 @@ from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
 from fabric.ordering import OrderSockets, agent, follow_orders, wires
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
+from fabric.paths import ends
 from fabric.pinning import Pins, pins
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import BEGIN_S, Companion, companion
@@ -61,6 +62,7 @@ _CONTROLLER_PORT = 6653
 _HINTS = "hints.sock"  # in the run's state folder, whose path is short enough for a Unix socket
 _AGENT, _TOKEN, _JOBS = "agent.sock", "agent.token", "jobs.sock"  # there as well
 _TURN_S = 0.05
+_NIC_TABLE = 2000  # of a server's first NIC
 _BEGINS = {"load": "begin", "release": "release"}  # records of the traffic that events count from; the first one does
 _OVS_SEND_BUFFER = 64 << 20
 _OVS_RECEIVE_BUFFER = 4 << 20
@@ -102,6 +104,11 @@ def shapes_of(point: Point) -> dict[Port, Shape]:
     }
 
 
+def inside_mbps(point: Point) -> float | None:
+    """What a host can send to the others of its server; None where that is not limited, or there are no servers."""
+    return None if point.fabric.inside is None else point.links.mbps * point.fabric.inside
+
+
 def _asks_for_ecn(point: Point) -> bool | None:
     """Whether connections ask for ECN: as the file says, else where queues mark; None where nobody cares."""
     if point.links.ecn is None:
@@ -112,6 +119,9 @@ def _asks_for_ecn(point: Point) -> bool | None:
 def routes_of(point: Point, work: Workload) -> dict[str, dict[int, Metrics]]:
     """By host: its route, under mark 0, and one for each job with routes of its own that it takes part in."""
     asked = {host.name: {0: _metrics(settings(point.transport, host.name))} for host in point.fabric.hosts}
+    for members in point.fabric.servers.values():
+        for place, nic in enumerate(members):
+            asked[nic.name] = {0: replace(asked[nic.name][0], table=_NIC_TABLE + place, source=nic.ip)}
     for job in jobs(point):
         for host in work.hosts_by_job.get(job.name, ()) if job.mark else ():
             asked[host][job.mark] = _metrics(settings(point.transport, host, job.transport), job)
@@ -119,8 +129,8 @@ def routes_of(point: Point, work: Workload) -> dict[str, dict[int, Metrics]]:
 
 
 def _metrics(asked: Settings, job: Job | None = None) -> Metrics:
-    where = {"table": job.table, "mark": job.mark} if job else {}
-    return Metrics(asked.rto_min_ms, asked.initcwnd, asked.cwnd_clamp, **where)
+    found = Metrics(asked.rto_min_ms, asked.initcwnd, asked.cwnd_clamp)
+    return replace(found, table=job.table, mark=job.mark) if job else found
 
 
 def thresholds_of(point: Point) -> dict[Port, Threshold]:
@@ -189,7 +199,7 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
         place.namespace(),
         control as controller,
         private_ovs(ovs_folder, best_datapath()) as ovs,
-        network(point.fabric, shapes_of(point), ovs) as net,
+        network(point.fabric, shapes_of(point), ovs, inside_mbps(point)) as net,
         contextlib.ExitStack() as more,
     ):
         net.set_host_sysctls(host_sysctls(tcps[point.transport.tcp].name, _asks_for_ecn(point)))
@@ -211,15 +221,16 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
 
 
 def _idle_rtt_ms(up: _Running) -> float:
-    """The median of ten pings across the fabric, between its first and its last host, before there is any load."""
-    hosts = up.network.mininet.hosts
+    """The median of ten pings across the fabric, between its first host and the last that it reaches, before there is any load."""
+    first, last = ends(up.point.fabric)
+    shell = up.network.mininet.nameToNode[first.machine]
     # The kernel stamps what arrives before a delay line holds it back: with one, ping must look at the clock itself.
     clock = "-U " if up.line else ""
-    answer = hosts[0].cmd(f"ping -n {clock}-c 11 -i 0.02 -W {_longest_answer_s(up.point)} {hosts[-1].IP()}")
+    answer = shell.cmd(f"ping -n {clock}-c 11 -i 0.02 -W {_longest_answer_s(up.point)} -I {first.ip} {last.ip}")
     times = [float(found) for found in re.findall(r"time=([0-9.]+)", answer)]
     if len(times) < 2:
         raise RunError(
-            f"{hosts[0].name} cannot ping {hosts[-1].name}: no answer in {_longest_answer_s(up.point)} s; "
+            f"{first.name} cannot ping {last.name}: no answer in {_longest_answer_s(up.point)} s; "
             f"does the controller lead both ways? its log: {up.controller.companion.log}"
         )
     return statistics.median(times[1:])  # the first one also pays for the switches' caches
@@ -348,6 +359,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
         check=collective.check if collective else False,
         flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
+        inside=[edge for edge, (src, dst) in work.hosts_by_edge.items() if point.fabric.together(src, dst)],
         hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
         iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000),
     )  # fmt: skip
@@ -388,6 +400,7 @@ def _network_record(up: _Running, idle_rtt_ms: float, wrong: list[str]) -> dict[
         "idle_rtt_ms": idle_rtt_ms,
         "payload_mbps": payload_mbps(point.links.mbps, point.links.mtu),
         "shapes": {port.interface: asdict(shape) for port, shape in up.network.shapes.items()},
+        "inside": {Port(host.name, INSIDE).interface: up.network.inside_mbps for host in point.fabric.hosts if host.server},
         "differences": wrong,
         "interfaces_read_back": len(up.network.shapes),
         "host_sysctls": {

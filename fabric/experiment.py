@@ -10,7 +10,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from fabric.keys import (
     ExperimentFile,
     Links,
     Load,
+    Sockets,
     Telemetry,
     Transport,
     Use,
@@ -60,6 +61,7 @@ from fabric.located import (
     variants,
 )
 from fabric.parameters import Wanted, misfits, wanted
+from fabric.schedule import Schedule
 from fabric.thresholds import misplaced
 from fabric.transports import asked_tcps, files_missing, lives_on_marks, one_sided, too_wide, unknown
 
@@ -195,6 +197,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
     for arm, point in zip(every, points, strict=False):  # the first repeat: the others differ in their draws alone
         check.flows(arm, point)
     for arm, point in zip(itertools.cycle(every), points, strict=False):
+        arm.refuse(_apart(point, check.schedules(point)))
         arm.refuse(one_sided(point, placement(point), flows_by_load(point)) if point.transport.hosts else ())
     return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
 
@@ -313,7 +316,7 @@ class _Checks:
         self.base = base
         self.wanted: dict[tuple[str, str], Wanted] = {}
         self.fabrics: dict[str, Fabric] = {}
-        self.results: dict[str, str] = {}  # of every collective tried, what it leaves
+        self.tried: dict[str, Schedule] = {}
 
     def file(self, arm: Arm) -> ExperimentFile:
         """The arm's values, with nothing wrong in them but what only the flows can show."""
@@ -327,6 +330,7 @@ class _Checks:
         arm.refuse(_tried(arm, ("topology",), file.topology, lambda: self.fabric(file.topology)))
         fabric = self.fabric(file.topology)
         arm.refuse(_unknown_ends(file, fabric))
+        arm.refuse(_of_one_nic(file, fabric))
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
             arm.refuse(_unknown_hosts(file.collective, fabric))
@@ -414,14 +418,21 @@ class _Checks:
         n = len(fabric.hosts) if collective.ranks == "all" else collective.ranks
         ranks = n if isinstance(n, int) else len(n)
         for nbytes in collective.nbytes:
-            key = f"{collective.use} {collective.params} {collective.channels} {ranks} {nbytes}"
-            if key not in self.results:
+            key = _schedule_key(collective, ranks, nbytes)
+            if key not in self.tried:
                 schedule = compose(collective, ranks, nbytes, self.base)
                 check_result(schedule, orders=_TRIALS)
-                self.results[key] = schedule.result
-            if collective.compute_ms is not None and self.results[key] in _NOT_WAITING:
+                self.tried[key] = schedule
+            if collective.compute_ms is not None and self.tried[key].result in _NOT_WAITING:
                 text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
                 raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
+
+    def schedules(self, point: Point) -> Iterator[Schedule]:
+        """Those of a point, as they were tried."""
+        collective, ranks = point.collective, len(placement(point))
+        for nbytes in collective.nbytes if collective else ():
+            assert collective is not None
+            yield self.tried[_schedule_key(collective, ranks, nbytes)]
 
     def flows(self, arm: Arm, point: Point) -> None:
         """Refuse the arm when a load refuses its hosts, or names others."""
@@ -437,6 +448,44 @@ class _Checks:
 
         for index, load in enumerate(point.load):
             arm.refuse(_tried(arm, ("load", index), load, partial(draw, index)))
+
+
+def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
+    """What a host can have for itself alone, and not where it shares a server's namespace with others."""
+    if not fabric.servers:
+        return
+    own: list[tuple[KeyPath, Sockets | None]] = [(("load", number, "transport"), load.transport) for number, load in enumerate(file.load)]
+    own += [(("collective", "transport"), file.collective.transport)] if file.collective else []
+    asked: list[tuple[KeyPath, Any]] = [
+        (("links", "delay_ms"), file.links.delay_ms), (("links", "loss_percent"), file.links.loss_percent), (("transport", "hosts"), file.transport.hosts or None),
+        *((path, given and given.model_dump(exclude_none=True)) for path, given in own),
+    ]  # fmt: skip
+    for path, value in asked:
+        if value is not None:
+            yield Problem(path, told(value, "none where the NICs of a server share a namespace", "remove it, or use a topology without servers"))
+
+
+def _apart(point: Point, schedules: Iterable[Schedule]) -> Iterator[Problem]:
+    """Ranks and loads that send to where no path leads: rails without spines meet inside servers only."""
+    parts = point.fabric.part
+    if not any(parts.values()):
+        return
+    ranks = placement(point)
+    for src, dst, _ in (connection for schedule in schedules for connection in schedule.connections):
+        if parts[ranks[src]] != parts[ranks[dst]] and not point.fabric.together(ranks[src], ranks[dst]):
+            text = f"got a collective in which rank {src} on {ranks[src]} sends to rank {dst} on {ranks[dst]}, where no path leads"
+            yield Problem(("collective", "use"), f"{text}; accepted: one that stays on rails between servers; write e.g. use: hierarchical-allreduce")
+            return
+    for number, flows in enumerate(flows_by_load(point)):
+        for flow in flows:
+            if parts[flow.src] != parts[flow.dst] and not point.fabric.together(flow.src, flow.dst):
+                text = f"got a flow from {flow.src} to {flow.dst}, where no path leads"
+                yield Problem(("load", number, "use"), f"{text}; accepted: flows on one rail; write e.g. {{use: stride, step: {_rails(point)}}}")
+                return
+
+
+def _rails(point: Point) -> int:
+    return max(map(len, point.fabric.servers.values()), default=1)
 
 
 def _unknown_hosts(collective: Collective, fabric: Fabric) -> list[Problem]:
@@ -464,6 +513,10 @@ def _unknown_ends(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
             remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology") if strange else "name another one"
             text = told(list(pair), f"two different hosts of this topology: {some}, ...", remedy)
             yield Problem(("telemetry", "probes", "pairs", number), text)
+
+
+def _schedule_key(collective: Collective, ranks: int, nbytes: int) -> str:
+    return f"{collective.use} {collective.params} {collective.channels} {ranks} {nbytes}"
 
 
 def _tried(arm: Arm, path: KeyPath, use: Use, action: Callable[[], object]) -> list[Problem]:

@@ -6,7 +6,7 @@ no store-and-forward. A path is any sequence of resources that are keys of `capa
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +18,10 @@ from fabric.errors import RequestError
 from fabric.load import Flow
 from fabric.schedule import Progress, Schedule, check_structure
 
-__all__ = ["Played", "max_min", "play", "share_of_nonblocking"]
+__all__ = ["Alpha", "Played", "alpha_of", "max_min", "play", "share_of_nonblocking"]
 
 Rates = npt.NDArray[np.float64]
+Alpha = float | Callable[[int, int, int], float]
 
 TIE = 1e-12  # relative: shares, and moments, closer than this are equal but for rounding
 REMEMBERED = 4096  # sets of busy connections whose rates are kept
@@ -121,7 +122,7 @@ def play(
     schedule: Schedule,
     path_of: Callable[[int, int, int], Sequence[Hashable]],
     capacity: Mapping[Hashable, float],
-    alpha_ms: float,
+    alpha_ms: Alpha,
     background: Sequence[Sequence[Hashable]] = (),
     background_demand: Sequence[float | None] | None = None,
     burst_bytes: int = 0,
@@ -131,19 +132,18 @@ def play(
 
     Without `sharing` every connection has its whole path for itself: nothing that shares links can be faster.
     `path_of(src rank, dst rank, channel)` is the path of a connection, `capacity` Mb/s of payload, `background` the
-    paths of flows that never end. A connection sends its transfers one after another; each arrives `alpha_ms` after its
-    last byte left. Links are token buckets: one that no connection used has earned up to `burst_bytes` of payload, which
+    paths of flows that never end. A connection sends its transfers one after another; each arrives `alpha_ms`, one for all or
+    by connection, after its last byte left. Links are token buckets: one that no connection used has earned up to `burst_bytes` of payload, which
     pass at once, whoever comes first. RequestError for a schedule that cannot be executed, or that a resource of capacity 0 blocks.
     """
     check_structure(schedule)
-    if not 0 <= alpha_ms < float("inf"):
-        raise RequestError(f"fluid model: got alpha_ms {alpha_ms}; accepted: a number from 0")
+    alphas = [alpha_of(alpha_ms, *connection) for connection in schedule.connections]
     paths = [path_of(*connection) for connection in schedule.connections]
     demand = [*[None] * len(paths), *([None] * len(background) if background_demand is None else background_demand)]
     pipes = _Pipes([*paths, *background], capacity, demand)
     if not sharing:
         whole = np.array([min((capacity[part] for part in path), default=np.inf) for path in paths])
-        return _Player(schedule, lambda _: whole, alpha_ms, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
+        return _Player(schedule, lambda _: whole, alphas, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
     always = np.ones(len(background), dtype=np.bool_)
 
     @lru_cache(maxsize=REMEMBERED)
@@ -151,7 +151,15 @@ def play(
         present = np.concatenate((np.frombuffer(busy, dtype=np.bool_), always))
         return pipes.fill(present)[: len(paths)]
 
-    return _Player(schedule, rates, alpha_ms, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
+    return _Player(schedule, rates, alphas, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
+
+
+def alpha_of(alpha_ms: Alpha, src: int, dst: int, channel: int) -> float:
+    """The latency of one connection; RequestError when it is none."""
+    found = alpha_ms(src, dst, channel) if callable(alpha_ms) else alpha_ms
+    if not 0 <= found < float("inf"):
+        raise RequestError(f"fluid model: got alpha_ms {found}; accepted: a number from 0")
+    return found
 
 
 class _Buckets:
@@ -193,19 +201,20 @@ class _Player:
         self,
         schedule: Schedule,
         rates: Callable[[bytes], Rates],
-        alpha_ms: float,
+        alphas: Sequence[float],
         buckets: _Buckets,
     ) -> None:
         self._schedule = schedule
         self._rates = rates  # of every line, by which lines are busy: one byte each
-        self._alpha_ms = alpha_ms
+        self._alphas = alphas  # ms, by line
         lines = {connection: line for line, connection in enumerate(schedule.connections)}
         self._line_of = [lines.get(transfer.connection, _NO_LINE) for transfer in schedule.transfers]
         self._sending = [-1] * len(lines)  # by line: the transfer that it sends, when busy
         self._busy = np.zeros(len(lines), dtype=np.bool_)
         self._kbit = np.zeros(len(lines))  # left to send: kilobits over Mb/s are ms
         self._buckets = buckets
-        self._flying: deque[tuple[float, int]] = deque()  # alpha is one for all: arrivals keep the order of departures
+        self._flying: list[tuple[float, int, int]] = []  # a heap: when, the how-manieth departure, and what
+        self._departures = 0
         self._end_ms = [0.0] * len(schedule.transfers)
         self._progress = Progress(schedule)
         self._now = 0.0
@@ -218,7 +227,8 @@ class _Player:
             for line in np.flatnonzero(done).tolist():
                 self._leave(line)
             while self._flying and self._flying[0][0] <= self._now * (1 + TIE):
-                self._arrive(*self._flying.popleft())
+                moment, _, number = heapq.heappop(self._flying)
+                self._arrive(moment, number)
         return Played(max(self._end_ms, default=0.0), tuple(self._end_ms))
 
     def _advance(self) -> npt.NDArray[np.bool_]:
@@ -256,7 +266,8 @@ class _Player:
         number = self._sending[line]
         self._busy[line] = False
         self._buckets.rest(line, self._now)
-        self._flying.append((self._now + self._alpha_ms, number))
+        heapq.heappush(self._flying, (self._now + self._alphas[line], self._departures, number))
+        self._departures += 1
         self._begin(self._progress.left(number))
 
     def _arrive(self, moment: float, number: int) -> None:

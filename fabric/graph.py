@@ -16,9 +16,10 @@ import networkx as nx
 
 from fabric.errors import RequestError
 
-__all__ = ["Fabric", "FabricBuilder", "Host", "Link", "Nic", "Port", "Switch", "mac_of"]
+__all__ = ["INSIDE", "Fabric", "FabricBuilder", "Host", "Link", "Nic", "Port", "Switch", "mac_of"]
 
 INTERFACE_NAME_LIMIT = 15  # IFNAMSIZ - 1, the kernel's
+INSIDE = -1  # the number of the port by which a host's packets reach the others of its server, and no network
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,8 +31,8 @@ class Port:
 
     @property
     def interface(self) -> str:
-        """The kernel's name of the interface, Mininet's way: `p0e1-eth3`."""
-        return f"{self.node}-eth{self.number}"
+        """The kernel's name of the interface, Mininet's way: `p0e1-eth3`; inside a server there is none, and it is `n0r1-inside`."""
+        return f"{self.node}-eth{self.number}" if self.number != INSIDE else f"{self.node}-inside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,17 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host: one network namespace with one or more NICs."""
+    """A host: an addressed NIC and what runs beside it. Those of one `server` share its network namespace, and a link inside."""
 
     name: str
     position: tuple[int, ...]
     nics: tuple[Nic, ...]
+    server: str = ""
+
+    @property
+    def machine(self) -> str:
+        """The name of its network namespace: the server's, or its own."""
+        return self.server or self.name
 
     @property
     def ip(self) -> str:
@@ -88,13 +95,31 @@ def mac_of(ip: str) -> str:
 
 @dataclass(frozen=True)
 class Fabric:
-    """A whole network, as described and not yet built; look-ups are cached."""
+    """A whole network, as described and not yet built; look-ups are cached.
+
+    `inside` is what a host can send to the others of its server, as a multiple of the experiment's `links.mbps`; None is no limit.
+    """
 
     topology: str
     params: Mapping[str, Any]
     switches: tuple[Switch, ...]
     hosts: tuple[Host, ...]
     links: tuple[Link, ...]
+    inside: float | None = None
+
+    @cached_property
+    def servers(self) -> dict[str, tuple[Host, ...]]:
+        """By name, the hosts of each server that has any of its own; empty where every host is by itself."""
+        found: dict[str, list[Host]] = {}
+        for host in self.hosts:
+            if host.server:
+                found.setdefault(host.server, []).append(host)
+        return {name: tuple(members) for name, members in found.items()}
+
+    def together(self, a: str, b: str) -> bool:
+        """Whether two different hosts are in one server, and reach each other without the network."""
+        hosts = self.host_by_name
+        return a != b and hosts[a].server != "" and hosts[a].server == hosts[b].server
 
     @cached_property
     def switch_by_name(self) -> dict[str, Switch]:
@@ -138,6 +163,11 @@ class Fabric:
         graph.add_edges_from((link.a.node, link.b.node) for link in self.links)
         return graph
 
+    @cached_property
+    def part(self) -> dict[str, int]:
+        """Which part of the network each node is in, by number: there is one only, but where rails meet nowhere but inside servers."""
+        return {name: number for number, nodes in enumerate(nx.connected_components(self.graph)) for name in nodes}
+
     def uplinks(self) -> Iterator[Port]:
         """Every switch port whose far end is a switch farther from the hosts."""
         for near, far in self.peer.items():
@@ -157,6 +187,7 @@ class Fabric:
             "switches": [asdict(switch) for switch in self.switches],
             "hosts": [asdict(host) for host in self.hosts],
             "links": [asdict(link) for link in self.links],
+            "inside": self.inside,
         }
 
     @staticmethod
@@ -167,9 +198,10 @@ class Fabric:
             params=data["params"],
             switches=tuple(Switch(**{**item, "position": tuple(item["position"])}) for item in data["switches"]),
             hosts=tuple(
-                Host(item["name"], tuple(item["position"]), tuple(Nic(**nic) for nic in item["nics"]))
+                Host(item["name"], tuple(item["position"]), tuple(Nic(**nic) for nic in item["nics"]), item.get("server", ""))
                 for item in data["hosts"]
             ),
+            inside=data.get("inside"),
             links=tuple(Link(Port(**item["a"]), Port(**item["b"]), item["scale"]) for item in data["links"]),
         )
 
@@ -188,28 +220,35 @@ class FabricBuilder:
 
     topology: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    inside: float | None = None
     _switches: list[Switch] = field(default_factory=list)
     _hosts: list[Host] = field(default_factory=list)
     _links: list[Link] = field(default_factory=list)
-    _ports: set[Port] = field(default_factory=set)
+    _ports: dict[str, set[int]] = field(default_factory=dict)  # the numbers in use, by node
+    _host_names: set[str] = field(default_factory=set)
+    _dpids: set[int] = field(default_factory=set)
 
     def switch(
         self, name: str, *, tier: str = "switch", position: tuple[int, ...] = (), dpid: int | None = None
     ) -> str:
         """Add a switch and return its name; without `dpid` it gets the next free number."""
-        taken = {switch.dpid for switch in self._switches}
-        number = dpid if dpid is not None else next(n for n in range(1, len(taken) + 2) if n not in taken)
+        number = dpid if dpid is not None else next(n for n in range(1, len(self._dpids) + 2) if n not in self._dpids)
+        self._dpids.add(number)
         self._switches.append(Switch(name, tier, position, number))
         return name
 
-    def host(self, name: str, *, position: tuple[int, ...] = (), ip: str | None = None) -> str:
-        """Add a host with one NIC and return its name; without `ip` it gets the next address of 10.0.0.0/8."""
+    def host(self, name: str, *, position: tuple[int, ...] = (), ip: str | None = None, server: str = "") -> str:
+        """Add a host with one NIC and return its name; without `ip` it gets the next address of 10.0.0.0/8.
+
+        Hosts with the same `server` are its NICs: one namespace, in which they reach each other without the network.
+        """
         address = ip or str(ipaddress.IPv4Address("10.0.0.1") + len(self._hosts))
         try:
             ipaddress.IPv4Address(address)
         except ValueError as err:
             raise RequestError(f"topology {self.topology}: host {name} has address {ip}; give it an IPv4 one") from err
-        self._hosts.append(Host(name, position, (Nic(0, address, mac_of(address)),)))
+        self._host_names.add(name)
+        self._hosts.append(Host(name, position, (Nic(0, address, mac_of(address)),), server))
         return name
 
     def link(
@@ -223,20 +262,18 @@ class FabricBuilder:
     def fabric(self) -> Fabric:
         """The checked fabric; raises RequestError naming the first thing wrong."""
         switches, hosts, links = tuple(self._switches), tuple(self._hosts), tuple(self._links)
-        fabric = Fabric(self.topology, dict(self.params), switches, hosts, links)
+        fabric = Fabric(self.topology, dict(self.params), switches, hosts, links, self.inside)
         _check(fabric)
         return fabric
 
     def _claim(self, node: str, number: int | None) -> Port:
-        first = 0 if any(host.name == node for host in self._hosts) else 1
+        first, used = 0 if node in self._host_names else 1, self._ports.setdefault(node, set())
         if number is None:
-            used = {port.number for port in self._ports if port.node == node}
             number = next(n for n in range(first, len(used) + first + 1) if n not in used)
-        port = Port(node, number)
-        if port in self._ports:
+        if number in used:
             raise RequestError(f"topology {self.topology}: port {number} of {node} is used twice; give each link its own")
-        self._ports.add(port)
-        return port
+        used.add(number)
+        return Port(node, number)
 
 
 def _check(fabric: Fabric) -> None:
@@ -258,8 +295,14 @@ def _check(fabric: Fabric) -> None:
     for link in fabric.links:
         if not link.scale > 0:
             raise RequestError(f"{where}: link {link.a.node} - {link.b.node} has scale {link.scale}; it must be above 0")
-    if not nx.is_connected(fabric.graph):
-        apart = sorted(names - nx.node_connected_component(fabric.graph, fabric.hosts[0].name))
+    if fabric.inside is not None and not fabric.inside > 0:
+        raise RequestError(f"{where}: hosts of a server have {fabric.inside} of a link's rate between them; it must be above 0, or None")
+    if alike := fabric.servers.keys() & names:
+        raise RequestError(f"{where}: {sorted(alike)[0]} is a server's name and a node's; give each its own")
+    whole = fabric.graph.copy()  # with servers, over which a fabric of separate rails is one
+    whole.add_edges_from((members[0].name, other.name) for members in fabric.servers.values() for other in members[1:])
+    if not nx.is_connected(whole):
+        apart = sorted(names - nx.node_connected_component(whole, fabric.hosts[0].name))
         raise RequestError(f"{where}: {', '.join(apart[:5])} cannot be reached from {fabric.hosts[0].name}; link every node")
 
 

@@ -6,13 +6,14 @@ Comes in: a `Schedule`, the links' rate and MTU, the measured latency. Goes out:
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from fabric.bound import least_ms
 from fabric.collectives import bus_factor
 from fabric.errors import RequestError
 from fabric.schedule import Schedule
 
-__all__ = ["ETHERNET_HEADER", "TCP_IP_HEADERS", "algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
+__all__ = ["ETHERNET_HEADER", "TCP_IP_HEADERS", "Servers", "algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
 
 ETHERNET_HEADER = 14
 TCP_IP_HEADERS = 20 + 20 + 12  # IPv4, TCP, and TCP's timestamps option
@@ -33,15 +34,32 @@ def payload_mbps(mbps: float, mtu: int) -> float:
     return mbps * (mtu - TCP_IP_HEADERS) / (mtu + ETHERNET_HEADER)
 
 
-def ideal_ms(schedule: Schedule, *, alpha_ms: float, payload_mbps: float, burst_bytes: int = 0) -> float:
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Which server each rank is in, by rank, and what it can send to the others there, in Mb/s of payload."""
+
+    of_rank: tuple[str, ...]
+    mbps: float
+
+
+def ideal_ms(schedule: Schedule, *, alpha_ms: float, payload_mbps: float, burst_bytes: int = 0, servers: Servers | None = None) -> float:
     """The least time that a schedule can take on one ideal switch, a rank a host, where only the hosts' own links limit; ms.
 
     However its connections share these (see `bound`). `burst_bytes` is the payload of the link's token bucket (see
-    `fluid.play`); 0 gives the textbook's time where the textbook's algorithm wastes nothing.
+    `fluid.play`); 0 gives the textbook's time where the textbook's algorithm wastes nothing. Ranks of one of `servers` reach each
+    other inside it, without latency.
     """
-    links = [(rank, way) for rank in range(schedule.ranks) for way in ("out", "in")]
-    capacity: dict[Hashable, float] = {link: payload_mbps for link in links}
-    return least_ms(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms, burst_bytes)
+    links: list[Hashable] = [(rank, way) for rank in range(schedule.ranks) for way in ("out", "in")]
+    capacity: dict[Hashable, float] = dict.fromkeys(links, payload_mbps)
+    if servers is None:
+        return least_ms(schedule, lambda src, dst, _: ((src, "out"), (dst, "in")), capacity, alpha_ms, burst_bytes)
+    of_rank = servers.of_rank
+    capacity.update(((rank, "inside"), servers.mbps) for rank in range(schedule.ranks))
+
+    def path(src: int, dst: int, _: int) -> tuple[Hashable, ...]:
+        return ((src, "inside"),) if of_rank[src] == of_rank[dst] else ((src, "out"), (dst, "in"))
+
+    return least_ms(schedule, path, capacity, lambda src, dst, _: 0.0 if of_rank[src] == of_rank[dst] else alpha_ms, burst_bytes)
 
 
 def ring_allreduce_ms(ranks: int, nbytes: int, *, alpha_ms: float, payload_mbps: float) -> float:

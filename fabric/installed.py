@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fabric.graph import Fabric
+from fabric.graph import INSIDE, Fabric, Port
 from fabric.ovs import PrivateOvs
 from fabric.paths import Path
 from fabric.tcp import Endpoints
@@ -20,6 +20,8 @@ def installed_path(
 
     None where the rules do not say: a switch would ask its controller, drop, flood, or send the packet in a circle.
     """
+    if fabric.together(src, dst):
+        return (Port(src, INSIDE),)
     hosts = fabric.host_by_name
     flow = (
         f"{protocol},dl_src={hosts[src].mac},dl_dst={hosts[dst].mac},nw_src={endpoints.src_ip},nw_dst={endpoints.dst_ip},"

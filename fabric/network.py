@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from pyroute2 import IPRoute
 
 from fabric.errors import RunError
 from fabric.graph import Fabric, Host, Port
+from fabric.inside import shape_inside, wrong_inside
 from fabric.kernel import inside_namespace, namespace_of, packets_with_ce, read_sysctl, set_sysctl, silence_ipv6
 from fabric.links import Shape, class_requests, differences, read_shape, requests
 from fabric.marking import Marker, Threshold
@@ -37,6 +38,7 @@ _SEGMENTS_A_PACKET = 1
 _RECONNECT_MS = 1000  # the longest pause of a switch between two tries to reach its controller
 _IFF_UP = 1  # linux/if.h
 _ROOT_QDISC = 0x10000  # handle 1:, where fabric.links puts its filter
+_NO_PREFIX_ROUTE = 0x200  # IFA_F_NOPREFIXROUTE, linux/if_addr.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Network:
     routes: Mapping[str, Mapping[int, Metrics]] = field(default_factory=dict)
     _controller: ControllerAddress | None = None
     on_rate: list[Callable[[Port, float], None]] = field(default_factory=list)  # who is told of a port's new rate
+    inside_mbps: float | None = None  # what a host can send to the others of its server; None is no limit
     _marker: Marker | None = None
     _marked: set[Port] = field(default_factory=set)
 
@@ -97,8 +100,8 @@ class Network:
         self.in_force.update(self.shapes)
 
     def host_pid(self, name: str) -> int:
-        """The process whose namespaces are those of a host."""
-        return int(self.mininet.nameToNode[name].pid)
+        """The process whose namespaces are those of a host, and of all in its server."""
+        return int(self.mininet.nameToNode[self.fabric.host_by_name[name].machine].pid)
 
     @contextlib.contextmanager
     def inside(self, host: str) -> Iterator[None]:
@@ -156,11 +159,12 @@ class Network:
                     add(netlink, index[port.interface], port)
 
     def ce_received(self) -> dict[str, int]:
-        """How many packets with CE the IP layer of every host has received."""
+        """How many packets with CE the IP layer of every host, or server of hosts, has received."""
         found = {}
         for host in self.fabric.hosts:
-            with self.inside(host.name):
-                found[host.name] = packets_with_ce()
+            if host.machine not in found:
+                with self.inside(host.name):
+                    found[host.machine] = packets_with_ce()
         return found
 
     def set_rate(self, ports: Collection[Port], mbps: float) -> tuple[float, float]:
@@ -265,21 +269,26 @@ class Network:
             with self.inside(host.name), IPRoute() as netlink, _probe_socket() as channel:
                 shapes = {port: self.in_force[port] for port in self.fabric.ports_of[host.name]}
                 found += _differences(netlink, channel, shapes)
+        for name, members in self.fabric.servers.items():
+            with self.inside(members[0].name), IPRoute() as netlink:
+                wrong = wrong_inside(netlink, _indexes(netlink)["lo"], [host.ip for host in members], self.inside_mbps)
+                found += [f"{name}: {words}" for words in wrong]
         return found
 
 
 @contextlib.contextmanager
-def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs) -> Iterator[Network]:
+def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs, inside_mbps: float | None = None) -> Iterator[Network]:
     """Build hosts and links inside this thread's network namespace; the hosts end with the block.
 
-    The switches' interfaces are left to the namespace, which takes them along when it goes. `shapes` has one entry for every port. The switches come alive by `Network.connect`.
+    The switches' interfaces are left to the namespace, which takes them along when it goes. `shapes` has one entry for every port,
+    `inside_mbps` is what hosts can send to others of their server. The switches come alive by `Network.connect`.
     """
     setLogLevel("critical")
     # Mininet's own init would change some thirty sysctls of the machine; the sandbox keeps those it needs.
     Mininet.inited = True
     net = Mininet(build=False, controller=None)
     OVSSwitch.OVSVersion = "3.0"  # its setup() asks a system-wide Open vSwitch, which is not ours
-    built = Network(fabric, net, ovs, dict(shapes))
+    built = Network(fabric, net, ovs, dict(shapes), inside_mbps=inside_mbps)
     try:
         _add_nodes(net, fabric, ovs)
         for host in fabric.hosts:
@@ -287,8 +296,10 @@ def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs) -> It
         _make_interfaces(built)
         for host in fabric.hosts:
             _configure_host(built, host)
+        for members in fabric.servers.values():
+            _configure_server(built, members)
         for link in fabric.links:
-            net.addLink(*_mininet_link(net, link.a, link.b), cls=_PreparedLink)
+            _add_link(net, fabric, link.a, link.b)
         for host in fabric.hosts:
             _tell_mininet(net, host)
         net.built = True
@@ -298,8 +309,8 @@ def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs) -> It
 
 
 def _add_nodes(net: Any, fabric: Fabric, ovs: PrivateOvs) -> None:
-    for host in fabric.hosts:
-        net.addHost(host.name, cls=MininetHost, ip=f"{host.ip}/{ADDRESS_PREFIX}", mac=host.mac)
+    for machine, host in {host.machine: host for host in reversed(fabric.hosts)}.items():
+        net.addHost(machine, cls=MininetHost, ip=f"{host.ip}/{ADDRESS_PREFIX}", mac=host.mac)
     for switch in fabric.switches:
         net.addSwitch(
             switch.name, cls=_Switch, dpid=f"{switch.dpid:016x}", protocols="OpenFlow13", batch=True,
@@ -307,14 +318,23 @@ def _add_nodes(net: Any, fabric: Fabric, ovs: PrivateOvs) -> None:
         )  # fmt: skip
 
 
-def _mininet_link(net: Any, a: Port, b: Port) -> tuple[Any, Any, int, int]:
-    return net.nameToNode[a.node], net.nameToNode[b.node], a.number, b.number
+def _add_link(net: Any, fabric: Fabric, a: Port, b: Port) -> None:
+    """Mininet counts ports by node: in a server the NICs are its ports, each with the name that it has."""
+    (one, first), (other, second) = _mininet_end(net, fabric, a), _mininet_end(net, fabric, b)
+    net.addLink(one, other, first, second, cls=_PreparedLink, intfName1=a.interface, intfName2=b.interface)
+
+
+def _mininet_end(net: Any, fabric: Fabric, port: Port) -> tuple[Any, int]:
+    host = fabric.host_by_name.get(port.node)
+    if host is None or not host.server:
+        return net.nameToNode[port.node], port.number
+    return net.nameToNode[host.server], len(net.nameToNode[host.server].intfs)
 
 
 def _tell_mininet(net: Any, host: Host) -> None:
     """Give Mininet's own objects the addresses it did not set itself, so that its CLI and host.IP() know them."""
     for nic in host.nics:
-        interface = net.nameToNode[host.name].nameToIntf[Port(host.name, nic.port).interface]
+        interface = net.nameToNode[host.machine].nameToIntf[Port(host.name, nic.port).interface]
         interface.ip, interface.prefixLen, interface.mac = nic.ip, ADDRESS_PREFIX, nic.mac
 
 
@@ -351,12 +371,24 @@ def _configure_host(built: Network, host: Host) -> None:
             port = Port(host.name, nic.port)
             netlink.link("set", index=index[port.interface], address=nic.mac)
             _prepare(netlink, channel, index[port.interface], port, built.shapes[port])
-            netlink.addr("add", index=index[port.interface], address=nic.ip, prefixlen=ADDRESS_PREFIX)
+            # The NICs of a server are all on the same network: which one a packet leaves by, its source says (fabric.routes).
+            kept = {"flags": _NO_PREFIX_ROUTE} if host.server else {}
+            netlink.addr("add", index=index[port.interface], address=nic.ip, prefixlen=ADDRESS_PREFIX, **kept)
         first = index[Port(host.name, host.nics[0].port).interface]
         for other in built.fabric.hosts:
-            if other.name != host.name:
+            if other.machine != host.machine:
                 for nic in other.nics:
                     netlink.neigh("add", dst=nic.ip, lladdr=nic.mac, ifindex=first, state="permanent")
+
+
+def _configure_server(built: Network, members: Sequence[Host]) -> None:
+    """The link inside a server, and that its NICs take what is for them whatever way back the kernel would choose."""
+    with built.inside(members[0].name), IPRoute() as netlink:
+        for name in ("all", "default", *(Port(host.name, nic.port).interface for host in members for nic in host.nics)):
+            set_sysctl(f"net.ipv4.conf.{name}.rp_filter", "0")
+        if built.inside_mbps is not None:
+            mtu = built.shapes[built.fabric.ports_of[members[0].name][0]].mtu
+            shape_inside(netlink, _indexes(netlink)["lo"], [host.ip for host in members], built.inside_mbps, mtu)
 
 
 def _prepare(netlink: Any, channel: socket.socket, index: int, port: Port, shape: Shape) -> None:

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from fabric.graph import Fabric, Port
+from fabric.graph import INSIDE, Fabric, Host, Port
 
-__all__ = ["NextHops", "Path", "PathSets", "equal_cost_paths", "next_hops", "spanning_tree_hops", "walk"]
+__all__ = ["NextHops", "Path", "PathSets", "ends", "equal_cost_paths", "next_hops", "spanning_tree_hops", "walk"]
 
 Path = tuple[Port, ...]
 NextHops = Mapping[str, Mapping[str, tuple[Port, ...]]]
@@ -39,7 +39,9 @@ class PathSets:
         self._distance: dict[str, dict[str, int]] = {}
 
     def __call__(self, src: str, dst: str) -> tuple[Path, ...]:
-        """Every shortest path between two hosts, in port order; empty when nothing joins them."""
+        """Every shortest path between two hosts, in port order; empty when nothing joins them; within a server the one inside."""
+        if self._fabric.together(src, dst):
+            return ((Port(src, INSIDE),),)
         paths = [
             (first, *middle, last)
             for first in self._alive(src)
@@ -124,8 +126,17 @@ class PathSets:
         return any(len(self._fabric.ports_of[host]) > 1 for host in hosts)
 
 
+def ends(fabric: Fabric) -> tuple[Host, Host]:
+    """The first host, and the last one that it reaches over the network: what is pinged to see that it carries."""
+    first, paths = fabric.hosts[0], PathSets(fabric)
+    return first, next(
+        (host for host in reversed(fabric.hosts) if host != first and not fabric.together(first.name, host.name) and paths(first.name, host.name)),
+        fabric.hosts[-1],
+    )
+
+
 def next_hops(fabric: Fabric) -> dict[str, dict[str, tuple[Port, ...]]]:
-    """For every switch and every host, the ports that lie on a shortest path there, in port order."""
+    """For every switch and every host, the ports that lie on a shortest path there, in port order; none where nothing joins them."""
     toward: dict[str, dict[str, tuple[Port, ...]]] = {switch.name: {} for switch in fabric.switches}
     for host in fabric.hosts:
         distance = _distances(fabric, host.name)
@@ -133,31 +144,44 @@ def next_hops(fabric: Fabric) -> dict[str, dict[str, tuple[Port, ...]]]:
             toward[switch][host.name] = tuple(
                 port
                 for port in fabric.ports_of[switch]
-                if distance.get(fabric.peer[port].node, len(distance)) < distance[switch]
+                if switch in distance
+                and distance.get(fabric.peer[port].node, len(distance)) < distance[switch]
                 and fabric.peer[port].node in (toward.keys() | {host.name})
             )
     return toward
 
 
 def spanning_tree_hops(fabric: Fabric) -> dict[str, dict[str, tuple[Port, ...]]]:
-    """Like `next_hops`, over one breadth-first tree from the first switch farthest from the hosts; one port each."""
-    root = max(fabric.switches, key=lambda switch: fabric.level[switch.name]).name
+    """Like `next_hops`, over one breadth-first tree from the first switch farthest from the hosts; one port each.
+
+    Where switches are joined by no others, as rails are, there is a tree for each of those parts.
+    """
     parent: dict[str, Port] = {}
+    root_of: dict[str, str] = {}
+    for switch in sorted(fabric.switches, key=lambda switch: -fabric.level[switch.name]):
+        if switch.name not in root_of:
+            _grow(fabric, switch.name, parent, root_of)
+    toward: dict[str, dict[str, tuple[Port, ...]]] = {switch.name: {} for switch in fabric.switches}
+    for host in fabric.hosts:
+        below = _down_the_tree(fabric, parent, host.name)
+        for name in toward:
+            up = (parent[name],) if name in parent else ()
+            toward[name][host.name] = () if root_of[name] != root_of[host.name] else (below[name],) if name in below else up
+    return toward
+
+
+def _grow(fabric: Fabric, root: str, parent: dict[str, Port], root_of: dict[str, str]) -> None:
+    """The tree of all that can be reached from `root` through switches."""
+    root_of[root] = root
     queue = deque([root])
     while queue:
         node = queue.popleft()
         for port in fabric.ports_of[node]:
             far = fabric.peer[port]
-            if far.node not in parent and far.node != root:
-                parent[far.node] = far
+            if far.node not in root_of:
+                parent[far.node], root_of[far.node] = far, root
                 if far.node in fabric.switch_by_name:
                     queue.append(far.node)
-    toward: dict[str, dict[str, tuple[Port, ...]]] = {switch.name: {} for switch in fabric.switches}
-    for host in fabric.hosts:
-        below = _down_the_tree(fabric, parent, host.name)
-        for switch in toward:
-            toward[switch][host.name] = (below[switch] if switch in below else parent[switch],)
-    return toward
 
 
 def walk(fabric: Fabric, src: str, dst: str, choose: Callable[[str], Port]) -> Path:

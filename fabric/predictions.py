@@ -14,12 +14,13 @@ from fabric.delay import round_trip_ms
 from fabric.experiment import Point
 from fabric.fluid import max_min, play, share_of_nonblocking
 from fabric.graph import Fabric
-from fabric.ideal import TCP_IP_HEADERS
-from fabric.recorded import Recorded
+from fabric.ideal import TCP_IP_HEADERS, Servers
+from fabric.paths import ends
+from fabric.recorded import UNLIMITED_MBPS, Recorded
 from fabric.schedule import Schedule
 from fabric.workload import Edge, Workload
 
-__all__ = ["burst_bytes", "capacity_of", "played_ms", "predicted_ms", "predicted_share", "slowest_slowdown", "switches_between_ends"]
+__all__ = ["burst_bytes", "capacity_of", "played_ms", "predicted_ms", "predicted_share", "servers_of", "slowest_slowdown", "switches_between_ends"]
 
 _NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a number
 
@@ -27,7 +28,7 @@ _NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a
 def capacity_of(seen: Recorded) -> dict[Hashable, float]:
     """Payload rates of all interfaces, by the last rate that an event gave each; one that went down keeps the one before."""
     nominal = seen.network["payload_mbps"]
-    slowest = min(seen.mbps.values())
+    slowest = seen.slowest_mbps
     changed = {name: mbps for one in seen.happened for name, mbps in one.mbps.items() if mbps}
     return {name: nominal * mbps / slowest for name, mbps in (seen.mbps | changed).items()}
 
@@ -59,11 +60,21 @@ def played_ms(
     far = switches_between_ends(point.fabric, seen)
     # α was measured over one switch; each further one adds what the idle ping says a switch takes.
     per_switch = max(0.0, seen.network["idle_rtt_ms"] - round_trip_ms(point.links)) / 2 / far
-    alpha = alpha_ms + per_switch * float(np.mean([len(path) - 2 for path in paths.values()]))
+    crossing = [len(path) - 2 for path in paths.values() if len(path) > 1]  # inside a server there is no switch on the way
+    alpha = alpha_ms + per_switch * float(np.mean(crossing)) if crossing else 0.0
     return play(
-        schedule, lambda src, dst, channel: paths[src, dst, channel], capacity_of(seen), alpha,
+        schedule, lambda src, dst, channel: paths[src, dst, channel], capacity_of(seen),
+        lambda src, dst, channel: alpha if len(paths[src, dst, channel]) > 1 else 0.0,
         background, [flow.mbps for flow in work.flows], burst_bytes(point),
     ).end_ms  # fmt: skip
+
+
+def servers_of(fabric: Fabric, ranks: Sequence[str], payload_mbps: float) -> Servers | None:
+    """The servers of ranks on these hosts, where links carry `payload_mbps`; None where there are none."""
+    if not fabric.servers:
+        return None
+    inside = UNLIMITED_MBPS if fabric.inside is None else payload_mbps * fabric.inside
+    return Servers(tuple(fabric.host_by_name[host].machine for host in ranks), inside)
 
 
 def burst_bytes(point: Point) -> int:
@@ -72,8 +83,9 @@ def burst_bytes(point: Point) -> int:
 
 
 def switches_between_ends(fabric: Fabric, seen: Recorded) -> int:
-    """How many switches the idle ping crossed, at least: those on a shortest path between the first and last host."""
-    return int(nx.shortest_path_length(fabric.graph, fabric.hosts[0].name, fabric.hosts[-1].name)) - 1
+    """How many switches the idle ping crossed, at least: those on a shortest path between its two hosts."""
+    first, last = ends(fabric)
+    return int(nx.shortest_path_length(fabric.graph, first.name, last.name)) - 1
 
 
 def slowest_slowdown(rates: Sequence[float], work: Workload, mbps: float) -> float:

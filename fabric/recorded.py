@@ -23,6 +23,8 @@ from fabric.workload import Edge
 
 __all__ = ["Recorded", "delays_of", "fabric_of", "spine_ports", "switch_ports"]
 
+UNLIMITED_MBPS = 1e6  # inside servers whose NICs are not limited there
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -91,8 +93,14 @@ class Recorded:
 
     @cached_property
     def mbps(self) -> dict[str, float]:
-        """The configured rate of every interface."""
-        return {name: shape["mbps"] for name, shape in self.network["shapes"].items()}
+        """The configured rate of every interface, and of what stands for one inside servers."""
+        inside = {name: mbps or UNLIMITED_MBPS for name, mbps in self.network.get("inside", {}).items()}
+        return {name: shape["mbps"] for name, shape in self.network["shapes"].items()} | inside
+
+    @cached_property
+    def slowest_mbps(self) -> float:
+        """The least rate that an interface of the network was configured with: what `payload_mbps` is of."""
+        return float(min(shape["mbps"] for shape in self.network["shapes"].values()))
 
     @cached_property
     def happened(self) -> list[Happened]:
@@ -119,9 +127,11 @@ def fabric_of(seen: Recorded) -> Fabric:
 
 
 def spine_ports(seen: Recorded) -> frozenset[str]:
-    """The interfaces of the switches farthest from the hosts."""
+    """The interfaces of the switches farthest from the hosts; none where hosts hang on all of them."""
     fabric = fabric_of(seen)
     top = max(fabric.level[switch.name] for switch in fabric.switches)
+    if top < 2:  # hosts hang on them
+        return frozenset()
     return frozenset(
         port.interface for switch in fabric.switches if fabric.level[switch.name] == top for port in fabric.ports_of[switch.name]
     )

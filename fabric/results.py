@@ -62,6 +62,7 @@ class Row:
     delay_by: str | None = None
     mtu: int
     mbps: float
+    nvlink_ratio: float | str | None = None
     repeat: int
     seed: int
     iterations: int | None = None

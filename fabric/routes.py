@@ -2,6 +2,7 @@
 
 Comes in: by host and mark, what a route is to carry. Goes out: one route a host to all others, and one more in a table of
 its own for each mark, which packets of sockets with that mark (SO_MARK) take. An accepted socket has its listener's mark.
+Hosts that share a server's namespace have a table each, which packets from their address take.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ _NETWORK = "10.0.0.0"
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a route carries for TCP: milliseconds, and packets or None for the kernel's own; its table, and the mark that leads there."""
+    """What a route carries for TCP: milliseconds, and packets or None for the kernel's own; its table, and the mark or source address that lead there."""
 
     rto_min_ms: int
     initcwnd: int | None = None
     cwnd_clamp: int | None = None
     table: int = MAIN
     mark: int = 0
+    source: str | None = None
 
     def asked(self) -> dict[str, int]:
         """By the kernel's names, as given and read back.
@@ -55,22 +57,30 @@ def set_routes(netlink: Any, index: int, source: str, routes: Mapping[int, Metri
             )  # fmt: skip
             if mark:
                 netlink.rule("add", fwmark=mark, table=metrics.table, priority=metrics.table, family=socket.AF_INET)
+            elif metrics.source:
+                netlink.rule("add", src=metrics.source, src_len=32, table=metrics.table, priority=metrics.table, family=socket.AF_INET)
         except NetlinkError as err:
-            if not mark:
+            if not mark and not metrics.source:
                 raise
-            reason = f"a route for one job's sockets: {os.strerror(err.code)}; it needs a kernel with CONFIG_IP_MULTIPLE_TABLES"
-            raise MachineError(f"{reason}; remedy: give rto_min_ms, initcwnd and cwnd_clamp to hosts instead of jobs") from None
+            what = "one job's sockets" if mark else "one NIC of a server"
+            reason = f"a route for {what}: {os.strerror(err.code)}; it needs a kernel with CONFIG_IP_MULTIPLE_TABLES"
+            remedy = "give rto_min_ms, initcwnd and cwnd_clamp to hosts instead of jobs" if mark else "use a topology without servers"
+            raise MachineError(f"{reason}; remedy: {remedy}") from None
 
 
 def wrong_routes(netlink: Any, routes: Mapping[int, Metrics]) -> Iterator[str]:
     """In words, every route of one host that is not what was asked."""
-    rules = {rule.get_attr("FRA_FWMARK"): rule.get_attr("FRA_TABLE") for rule in netlink.get_rules(family=socket.AF_INET)}
+    every = netlink.get_rules(family=socket.AF_INET)
+    rules = {rule.get_attr("FRA_FWMARK"): rule.get_attr("FRA_TABLE") for rule in every}
+    by_source = {rule.get_attr("FRA_SRC"): rule.get_attr("FRA_TABLE") for rule in every}
     for mark, metrics in routes.items():
         found = [_read(item) for item in netlink.get_routes(table=metrics.table, family=socket.AF_INET) if item["dst_len"] == ADDRESS_PREFIX]
         if found != [metrics.asked()]:
             yield f"the route in table {metrics.table}: asked for {_words(metrics.asked())}, it says {' and '.join(map(_words, found)) or 'nothing'}"
         if mark and rules.get(mark) != metrics.table:
             yield f"packets with mark {mark} take table {rules.get(mark)} instead of {metrics.table}"
+        if metrics.source and by_source.get(metrics.source) != metrics.table:
+            yield f"packets from {metrics.source} take table {by_source.get(metrics.source)} instead of {metrics.table}"
 
 
 def _read(item: Any) -> dict[str, int]:

@@ -26,6 +26,7 @@ from fabric.errors import MachineError, RequestError
 from fabric.experiment import Experiment, Point, load_experiment
 from fabric.ideal import ideal_ms, payload_mbps
 from fabric.patience import Waited, wait_until_quiet
+from fabric.predictions import servers_of
 from fabric.results import SCHEMA_VERSION, Row, RunFolder, read_rows
 from fabric.sandbox import Sandbox, sandbox
 from fabric.summary import summarise
@@ -111,7 +112,8 @@ def _run_point(
 ) -> list[Row]:  # fmt: skip
     path = folder.point(point.label)
     payload = payload_mbps(point.links.mbps, point.links.mtu)
-    largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload) for schedule in work.schedules), default=0.0)
+    servers = servers_of(point.fabric, work.ranks, payload)
+    largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, servers=servers) for schedule in work.schedules), default=0.0)
     emulate(point, work, path, place, tcps, largest, watcher.record)
     described = {**point.to_json(), "alpha_ms": alpha_ms, "waited": waited and asdict(waited), **work.to_json()}
     (path / "point.json").write_text(json.dumps(described, indent=1) + "\n")

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fabric.fluid import max_min
+from fabric.graph import Fabric
 from fabric.ideal import TCP_IP_HEADERS, ideal_ms
+from fabric.predictions import servers_of
 from fabric.recorded import Recorded
 from fabric.schedule import Connection, Schedule
 from fabric.telemetry import Queues
@@ -84,9 +86,11 @@ def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
     """The measured iteration that took longest against the ideal of its size."""
     point, schedules = tracks.point, _schedules(seen)
     measured = [record for record in seen.event("iteration") if record["iteration"] >= 0]
-    burst = point["links"]["mtu"] - TCP_IP_HEADERS
+    burst, payload = point["links"]["mtu"] - TCP_IP_HEADERS, seen.network["payload_mbps"]
+    fabric = Fabric.from_json({**point["fabric"], "links": []}) if "fabric" in point else None  # older records do not say
+    servers = servers_of(fabric, point["placement"], payload) if fabric else None
     ideals = {
-        nbytes: ideal_ms(schedule, alpha_ms=point["alpha_ms"], payload_mbps=seen.network["payload_mbps"], burst_bytes=burst)
+        nbytes: ideal_ms(schedule, alpha_ms=point["alpha_ms"], payload_mbps=payload, burst_bytes=burst, servers=servers)
         for nbytes, schedule in schedules.items()
     }
     worst = max(measured, key=lambda record: max(record["ends_ms"]) / ideals[record["nbytes"]])

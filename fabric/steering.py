@@ -150,6 +150,8 @@ class Steering:
                 yield Rule(Match(ip_dst=ip), (out,), table=INGRESS, priority=300)
             else:
                 edge, choices = self.edges[port.node], len(self.paths.between(switch.name, port.node))
+                if not choices:  # on another rail
+                    continue
                 hashed = (Load("reg1", edge), HashIntoRegister(basis, choices))
                 yield Rule(Match(ip_dst=ip), hashed, table=INGRESS, priority=90, goto=CHOICE)
                 yield Rule(Match(ip_dst=ip, protocol=_TCP), (*hashed, Learn(SEEN, _SEEN_IDLE_S)), table=INGRESS, goto=CHOICE)

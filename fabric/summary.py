@@ -27,6 +27,7 @@ from fabric.predictions import (
     burst_bytes,
     predicted_ms,
     predicted_share,
+    servers_of,
     slowest_slowdown,
     switches_between_ends,
 )
@@ -77,10 +78,17 @@ def _asked(point: Point, seen: Recorded) -> Row:
         stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
         delay_ms=links.delay_ms, loss_percent=links.loss_percent, delay_by=(seen.network.get("delay") or {}).get("by"),
-        mtu=links.mtu, mbps=links.mbps, repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
+        mtu=links.mtu, mbps=links.mbps, nvlink_ratio=_inside(point), repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
     )  # fmt: skip
+
+
+def _inside(point: Point) -> float | str | None:
+    """What a NIC can send inside its server, in rates of a link; None where there are no servers."""
+    if not point.fabric.servers:
+        return None
+    return "free" if point.fabric.inside is None else point.fabric.inside
 
 
 def _tcp_by(seen: Recorded) -> str | None:
@@ -120,7 +128,7 @@ def _collective_row(
     iterations = min(len(records) for records in by_job.values())
     payload = seen.network["payload_mbps"]
     p50 = float(np.median(times))
-    ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, burst_bytes=burst_bytes(point))
+    ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, burst_bytes=burst_bytes(point), servers=servers_of(point.fabric, work.ranks, payload))
     # How jobs with clocks of their own meet is what such a run finds out.
     predicted = predicted_ms(point, work, seen, schedule, alpha_ms) if None in by_job else None
     wrong = sum(record["wrong"] for record in measured)
@@ -281,7 +289,7 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         row, busiest_port=queues.interfaces[busiest],
         queue_p50_packets=float(np.percentile(backlog, 50)), queue_p95_packets=float(np.percentile(backlog, 95)),
         drops=int((queues.drops[last] - queues.drops[first]).sum()),
-        marks=None if queues.marks is None else int((queues.marks[last] - queues.marks[first]).sum()), spine_bytes=int(sent[spine].sum()),
+        marks=None if queues.marks is None else int((queues.marks[last] - queues.marks[first]).sum()), spine_bytes=int(sent[spine].sum()) if spine else None,
     )  # fmt: skip
 
 
@@ -312,7 +320,7 @@ def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
         "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms",
-        "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "repeat", "seed",
+        "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "nvlink_ratio", "repeat", "seed",
         "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip
     return Row(**{name: getattr(row, name) for name in asked}, refused=reason)

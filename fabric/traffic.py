@@ -25,7 +25,7 @@ __all__ = ["Traffic", "TrafficProcess", "traffic_process"]
 class Traffic:
     """All that one point sends, with every 5-tuple fixed.
 
-    `ranks` are host names by rank; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
+    `ranks` are host names by rank, `inside` the edges within a server, which no controller need hear of; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
     size, in order; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
     socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
     with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `clock` is that of jobs
@@ -47,6 +47,7 @@ class Traffic:
     duration_s: float | None
     load_lead_s: float
     iteration_deadline_s: float
+    inside: Sequence[tuple[int, int, int]] = ()
     hints: str | None = None
     clock: Mapping[str, float] | None = None
     desk: str | None = None
@@ -62,7 +63,7 @@ class Traffic:
                 {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints), "job": job}
                 for flow, endpoints, job in zip(self.flows, self.flow_endpoints, self.flow_jobs, strict=True)
             ],
-            "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
+            "inside": [list(edge) for edge in self.inside], "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
             "clock": self.clock, "desk": self.desk,
         }  # fmt: skip

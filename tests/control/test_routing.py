@@ -14,9 +14,10 @@ import pytest
 from fabric.graph import Fabric
 from fabric.paths import Path, equal_cost_paths, next_hops
 from topologies.fat_tree import fat_tree
+from topologies.rails import rail_optimized
 from topologies.single_switch import single_switch
 
-TOPOLOGIES = {"fat-tree": fat_tree(4), "single-switch": single_switch(16)}
+TOPOLOGIES = {"fat-tree": fat_tree(4), "single-switch": single_switch(16), "rail-optimized": rail_optimized(4, 4)}
 APPS = {name: f"controllers.{name.replace('-', '_')}" for name in ("single-path", "two-level", "ecmp")}
 ALL = [f"{topology}/{app}" for topology in TOPOLOGIES for app in APPS]
 SHORTEST = [name for name in ALL if name != "fat-tree/single-path"]
@@ -91,6 +92,15 @@ def test_two_level_gives_each_flow_of_a_stride_its_own_links(routed: Routed) -> 
     routes = [routed.routes[src, dst] for src, dst in zip(hosts, hosts[8:] + hosts[:8], strict=True)]
     load = Counter(port for route in routes if route for port in route)
     assert len(load) == 16 * 6 and set(load.values()) == {1}
+
+
+@on("rail-optimized/two-level")
+def test_two_level_spreads_each_leafs_hosts_over_the_spines(routed: Routed) -> None:
+    """Whatever order the topology names them in: the four hosts of a leaf are reached from another one by four spines."""
+    fabric = routed.fabric
+    for rail in range(1, 4):
+        there = [host.name for host in fabric.hosts if host.position[1] == rail]
+        assert len({route[2].node for dst in there if (route := routed.routes["n0r0", dst])}) == 4
 
 
 @on("fat-tree/two-level", "fat-tree/ecmp")

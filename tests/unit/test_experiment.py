@@ -394,3 +394,41 @@ def test_no_bytes_end_in_anything_but_one_line(content: bytes, tmp_path: Path) -
     with pytest.raises(RequestError) as caught:
         load_experiment(tmp_path / "bad.yaml")
     assert len(str(caught.value).splitlines()) == 1
+
+
+RAILS = """
+question: What may one ask of servers?
+topology: {use: rail-only, servers: 2, rails: 2}
+links: {mbps: 10}
+controller: {use: ecmp}
+collective: {use: hierarchical-allreduce, per_server: 2, nbytes: 4KiB}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("per_server: 2", "per_server: 2"), None),
+        (("use: hierarchical-allreduce, per_server: 2", "use: ring-allreduce"),
+         "collective.use: got a collective in which rank 1 on n0r1 sends to rank 2 on n1r0, where no path leads; "
+         "accepted: one that stays on rails between servers; write e.g. use: hierarchical-allreduce"),
+        (("links: {mbps: 10}", "links: {mbps: 10}\nload: [{use: stride, step: 2}]"), None),
+        (("links: {mbps: 10}", "links: {mbps: 10}\nload: [{use: stride, step: 1}]"),
+         "load.0.use: got a flow from n0r1 to n1r0, where no path leads; accepted: flows on one rail; write e.g. {use: stride, step: 2}"),
+        (("links: {mbps: 10}", "links: {mbps: 10, delay_ms: 5}"),
+         "links.delay_ms: got 5.0; accepted: none where the NICs of a server share a namespace; remove it, or use a topology without servers"),
+        (("nbytes: 4KiB", "nbytes: 4KiB, transport: {tcp: reno}"),
+         "collective.transport: got {tcp: 'reno'}; accepted: none where the NICs of a server share a namespace; remove it, or use a topology without servers"),
+    ],
+)  # fmt: skip
+def test_what_servers_have_and_have_not(tmp_path: Path, change: tuple[str, str], message: str | None) -> None:
+    """Rails meet inside servers, whose NICs share a namespace: what cannot be is said before anything starts."""
+    file = tmp_path / "rails.yaml"
+    file.write_text(RAILS.replace(*change))
+    if message is None:
+        (point,) = load_experiment(file).points
+        assert point.fabric.inside == 9.0
+        return
+    with pytest.raises(RequestError) as caught:
+        load_experiment(file)
+    assert str(caught.value).split(": ", 1)[1] == message

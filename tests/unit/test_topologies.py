@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections import Counter
+from collections.abc import Callable
 
 import networkx as nx
 import pytest
 
 from fabric.errors import RequestError
 from fabric.graph import Fabric, mac_of
-from fabric.paths import equal_cost_paths, next_hops
+from fabric.paths import PathSets, ends, equal_cost_paths, next_hops, spanning_tree_hops
 from topologies.dumbbell import dumbbell
 from topologies.fat_tree import fat_tree
+from topologies.leaf_spine import leaf_spine
+from topologies.rails import rail_only, rail_optimized
 from topologies.single_switch import single_switch
 
 SIZES = [2, 4, 6, 8]
@@ -144,6 +148,80 @@ def test_fat_tree_refuses_other_radixes(k: int) -> None:
     """Odd, too small or too large for an address byte."""
     with pytest.raises(RequestError, match=rf"topology\.k: got {k}; accepted: an even number from 2 to 254"):
         fat_tree(k)
+
+
+@pytest.mark.parametrize(("servers", "rails", "oversubscription", "units"), [(4, 4, 1, 1), (8, 2, 4, 1), (2, 8, 2, 3), (32, 8, 1, 8)])
+def test_rail_optimized_is_the_published_graph(servers: int, rails: int, oversubscription: int, units: int) -> None:
+    """A leaf for each rail of each unit, NIC i of every server on leaf i, every leaf on every spine; names and addresses unique."""
+    fabric = rail_optimized(servers, rails, oversubscription, units)
+    leaves = [switch for switch in fabric.switches if switch.tier == "leaf"]
+    spines = [switch.name for switch in fabric.switches if switch.tier == "spine"]
+    assert (len(leaves), len(spines), len(fabric.hosts)) == (rails * units, servers // oversubscription, servers * rails * units)
+    for leaf in leaves:
+        far = [fabric.peer[port].node for port in fabric.ports_of[leaf.name]]
+        assert far[servers:] == spines
+        assert all(fabric.host_by_name[name].position[1] == leaf.position[1] for name in far[:servers])
+        assert len({fabric.host_by_name[name].server for name in far[:servers]}) == servers
+    assert len(fabric.links) == servers * rails * units + len(leaves) * len(spines)
+    assert_names_and_addresses(fabric)
+    assert [host.position for host in fabric.hosts] == sorted(host.position for host in fabric.hosts)
+
+
+def test_a_superpod_of_eight_units() -> None:
+    """64 leaves, 32 spines, 2048 links each way up and down (NVIDIA's reference architecture)."""
+    fabric = rail_optimized(32, 8, 1, 8)
+    assert (len(fabric.switches), len(fabric.hosts), len(fabric.links)) == (64 + 32, 2048, 2048 + 2048)
+
+
+def test_the_nics_of_a_server_are_together() -> None:
+    """They share a machine, and what leads from one to the other is inside; NICs of others, and hosts by themselves, do not."""
+    fabric = rail_optimized(2, 2)
+    assert {name: [host.name for host in hosts] for name, hosts in fabric.servers.items()} == {"n0": ["n0r0", "n0r1"], "n1": ["n1r0", "n1r1"]}
+    assert fabric.together("n0r0", "n0r1") and not fabric.together("n0r0", "n1r0") and not fabric.together("n0r0", "n0r0")
+    assert [port.interface for (port,) in PathSets(fabric)("n0r0", "n0r1")] == ["n0r0-inside"]
+    assert Fabric.from_json(json.loads(json.dumps(fabric.to_json()))) == fabric
+    lonely = single_switch(2)
+    assert lonely.servers == {} and not lonely.together("h0", "h1") and lonely.hosts[0].machine == "h0"
+
+
+def test_rails_without_spines_meet_inside_servers_only() -> None:
+    """A part for each rail; no path and no next hop from one to another."""
+    fabric = rail_only(3, 2)
+    assert len({fabric.part[host.name] for host in fabric.hosts}) == 2 and set(rail_optimized(3, 2).part.values()) == {0}
+    assert PathSets(fabric)("n0r0", "n1r1") == () and len(PathSets(fabric)("n0r0", "n1r0")) == 1
+    for hops in (next_hops(fabric), spanning_tree_hops(fabric)):
+        assert hops["u0l0"]["n1r1"] == () and [port.number for port in hops["u0l0"]["n1r0"]] == [2]
+    assert [host.name for host in ends(fabric)] == ["n0r0", "n2r0"]
+    assert [host.name for host in ends(rail_optimized(3, 2))] == ["n0r0", "n2r1"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rail_optimized(4, 4, 3), "topology.oversubscription: got 3; accepted: 1, 2, 4, which divide the 4 servers of a leaf"),
+        (lambda: rail_optimized(1, 4), "topology.servers: got 1; accepted: 2 to 250"),
+        (lambda: rail_optimized(250, 9), "topology.servers: got 2250 NICs in all; accepted: at most 2048; use fewer servers, rails or units"),
+        (lambda: rail_only(4, 0), "topology.rails: got 0; accepted: 1 to 200"),
+        (lambda: rail_only(4, 4, nvlink_ratio="fast"), "topology.nvlink_ratio: got 'fast'; accepted: a number above 0 and at most 1000, or free"),
+        (lambda: leaf_spine(1), "topology.leaves: got 1; accepted: 2 to 250"),
+        (lambda: leaf_spine(scale=0), "topology.scale: got 0; accepted: a number above 0"),
+    ],
+)
+def test_rails_and_leaves_that_are_none(make: Callable[[], Fabric], message: str) -> None:
+    """One line each."""
+    with pytest.raises(RequestError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("leaves", "spines", "hosts"), [(2, 1, 1), (4, 4, 4), (5, 3, 2)])
+def test_leaf_spine_is_a_full_mesh_of_two_tiers(leaves: int, spines: int, hosts: int) -> None:
+    """As many paths between leaves as spines."""
+    fabric = leaf_spine(leaves, spines, hosts)
+    assert (len(fabric.switches), len(fabric.hosts), len(fabric.links)) == (leaves + spines, leaves * hosts, leaves * (hosts + spines))
+    assert len(PathSets(fabric)("l0h0", "l1h0")) == spines
+    assert {fabric.scale[port] for port in fabric.uplinks()} == {1.0}
+    assert_names_and_addresses(fabric)
 
 
 @pytest.mark.parametrize("hosts", [2, 16, 300])
