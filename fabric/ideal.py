@@ -13,10 +13,12 @@ from fabric.collectives import bus_factor
 from fabric.errors import RequestError
 from fabric.schedule import Schedule
 
-__all__ = ["ETHERNET_HEADER", "TCP_IP_HEADERS", "Servers", "algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
+__all__ = ["CREDIT_FRAMES", "ETHERNET_HEADER", "TCP_IP_HEADERS", "Servers", "algbw_mbps", "busbw_mbps", "ideal_ms", "payload_mbps", "ring_allreduce_ms"]
 
 ETHERNET_HEADER = 14
 TCP_IP_HEADERS = 20 + 20 + 12  # IPv4, TCP, and TCP's timestamps option
+# Full frames that an idle link passes at once: a bucket of one, and one more, as HTB sends while its bucket is not below zero.
+CREDIT_FRAMES = 2
 
 
 def payload_mbps(mbps: float, mtu: int) -> float:

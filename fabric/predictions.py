@@ -14,7 +14,7 @@ from fabric.delay import round_trip_ms
 from fabric.experiment import Point
 from fabric.fluid import max_min, play, share_of_nonblocking
 from fabric.graph import Fabric
-from fabric.ideal import TCP_IP_HEADERS, Servers
+from fabric.ideal import CREDIT_FRAMES, TCP_IP_HEADERS, Servers
 from fabric.paths import ends
 from fabric.recorded import UNLIMITED_MBPS, Recorded
 from fabric.schedule import Schedule
@@ -78,8 +78,8 @@ def servers_of(fabric: Fabric, ranks: Sequence[str], payload_mbps: float) -> Ser
 
 
 def burst_bytes(point: Point) -> int:
-    """The payload of a shaper's bucket, which holds one full frame."""
-    return point.links.mtu - TCP_IP_HEADERS
+    """The payload that an idle link passes at once."""
+    return CREDIT_FRAMES * (point.links.mtu - TCP_IP_HEADERS)
 
 
 def switches_between_ends(fabric: Fabric, seen: Recorded) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fabric.fluid import max_min
 from fabric.graph import Fabric
-from fabric.ideal import TCP_IP_HEADERS, ideal_ms
+from fabric.ideal import CREDIT_FRAMES, TCP_IP_HEADERS, ideal_ms
 from fabric.predictions import servers_of
 from fabric.recorded import Recorded
 from fabric.schedule import Connection, Schedule
@@ -86,7 +86,7 @@ def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
     """The measured iteration that took longest against the ideal of its size."""
     point, schedules = tracks.point, _schedules(seen)
     measured = [record for record in seen.event("iteration") if record["iteration"] >= 0]
-    burst, payload = point["links"]["mtu"] - TCP_IP_HEADERS, seen.network["payload_mbps"]
+    burst, payload = CREDIT_FRAMES * (point["links"]["mtu"] - TCP_IP_HEADERS), seen.network["payload_mbps"]
     fabric = Fabric.from_json({**point["fabric"], "links": []}) if "fabric" in point else None  # older records do not say
     servers = servers_of(fabric, point["placement"], payload) if fabric else None
     ideals = {
