@@ -5,23 +5,29 @@ Comes in: the file's `Collective`, ranks and a size. Goes out: a `Schedule` that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fabric import plugins
 from fabric.cutting import over_channels
 from fabric.errors import RequestError
+from fabric.graph import Fabric
 from fabric.keys import Collective
+from fabric.relaying import relayed
 from fabric.schedule import ELEMENT_BYTES, Schedule, check_structure
 
 __all__ = ["compose"]
 
 
-def compose(collective: Collective, ranks: int, nbytes: int, base: Path) -> Schedule:
-    """The collective over `ranks` ranks, `nbytes` a buffer; relative plug-in files start from `base`.
+def compose(collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int, base: Path) -> Schedule:
+    """The collective over ranks on these hosts, `nbytes` a buffer; relative plug-in files start from `base`.
+
+    Where rails meet inside servers only, what changes rails is passed on there.
 
     RequestError when it refuses, or gives something else, or what never ends; whether it computes the right thing is
     asked by `interpreter.check_result`.
     """
+    ranks = len(hosts)
     schedule = plugins.load("collective", collective.use, base)(ranks, nbytes // ELEMENT_BYTES, **collective.params)
     if not isinstance(schedule, Schedule) or schedule.ranks != ranks or schedule.nbytes != nbytes:
         raise RequestError(
@@ -29,4 +35,6 @@ def compose(collective: Collective, ranks: int, nbytes: int, base: Path) -> Sche
             "accepted: a Schedule of just these; see fabric/collectives/ring_allreduce.py"
         )
     check_structure(schedule)
-    return over_channels(schedule, collective.channels)
+    schedule = over_channels(schedule, collective.channels)
+    machines = [fabric.host_by_name[host].machine for host in hosts]
+    return relayed(schedule, [fabric.part[host] for host in hosts], machines) if any(fabric.part.values()) else schedule

@@ -10,7 +10,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -197,7 +197,9 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
     for arm, point in zip(every, points, strict=False):  # the first repeat: the others differ in their draws alone
         check.flows(arm, point)
     for arm, point in zip(itertools.cycle(every), points, strict=False):
-        arm.refuse(_apart(point, check.schedules(point)))
+        if point.collective is not None:
+            arm.refuse(_tried(arm, ("collective",), point.collective, partial(check.placed, point)))
+        arm.refuse(_apart(point))
         arm.refuse(one_sided(point, placement(point), flows_by_load(point)) if point.transport.hosts else ())
     return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
 
@@ -415,24 +417,29 @@ class _Checks:
 
     def schedule(self, collective: Collective, fabric: Fabric) -> None:
         """Try the collective at each size, so that what it refuses is refused now."""
-        n = len(fabric.hosts) if collective.ranks == "all" else collective.ranks
-        ranks = n if isinstance(n, int) else len(n)
+        ranks, names = collective.ranks, [host.name for host in fabric.hosts]
+        hosts = names if ranks == "all" else names[:ranks] if isinstance(ranks, int) else list(ranks)
         for nbytes in collective.nbytes:
-            key = _schedule_key(collective, ranks, nbytes)
-            if key not in self.tried:
-                schedule = compose(collective, ranks, nbytes, self.base)
-                check_result(schedule, orders=_TRIALS)
-                self.tried[key] = schedule
-            if collective.compute_ms is not None and self.tried[key].result in _NOT_WAITING:
+            result = self.composed(collective, fabric, hosts, nbytes).result
+            if collective.compute_ms is not None and result in _NOT_WAITING:
                 text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
                 raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
 
-    def schedules(self, point: Point) -> Iterator[Schedule]:
-        """Those of a point, as they were tried."""
-        collective, ranks = point.collective, len(placement(point))
-        for nbytes in collective.nbytes if collective else ():
-            assert collective is not None
-            yield self.tried[_schedule_key(collective, ranks, nbytes)]
+    def placed(self, point: Point) -> None:
+        """Try the collective where its ranks are in this point, if that makes a difference: where rails meet inside servers only."""
+        if point.collective is not None and any(point.fabric.part.values()):
+            for nbytes in point.collective.nbytes:
+                self.composed(point.collective, point.fabric, placement(point), nbytes)
+
+    def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int) -> Schedule:
+        """A collective's schedule on these hosts, found to be right."""
+        where = hosts if any(fabric.part.values()) else len(hosts)
+        key = f"{collective.use} {collective.params} {collective.channels} {nbytes} {where}"
+        if key not in self.tried:
+            schedule = compose(collective, fabric, hosts, nbytes, self.base)
+            check_result(schedule, orders=_TRIALS)
+            self.tried[key] = schedule
+        return self.tried[key]
 
     def flows(self, arm: Arm, point: Point) -> None:
         """Refuse the arm when a load refuses its hosts, or names others."""
@@ -465,18 +472,10 @@ def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
             yield Problem(path, told(value, "none where the NICs of a server share a namespace", "remove it, or use a topology without servers"))
 
 
-def _apart(point: Point, schedules: Iterable[Schedule]) -> Iterator[Problem]:
-    """Ranks and loads that send to where no path leads: rails without spines meet inside servers only."""
+def _apart(point: Point) -> Iterator[Problem]:
+    """Loads that send to where no path leads: rails without spines meet inside servers only."""
     parts = point.fabric.part
-    if not any(parts.values()):
-        return
-    ranks = placement(point)
-    for src, dst, _ in (connection for schedule in schedules for connection in schedule.connections):
-        if parts[ranks[src]] != parts[ranks[dst]] and not point.fabric.together(ranks[src], ranks[dst]):
-            text = f"got a collective in which rank {src} on {ranks[src]} sends to rank {dst} on {ranks[dst]}, where no path leads"
-            yield Problem(("collective", "use"), f"{text}; accepted: one that stays on rails between servers; write e.g. use: hierarchical-allreduce")
-            return
-    for number, flows in enumerate(flows_by_load(point)):
+    for number, flows in enumerate(flows_by_load(point) if any(parts.values()) else ()):
         for flow in flows:
             if parts[flow.src] != parts[flow.dst] and not point.fabric.together(flow.src, flow.dst):
                 text = f"got a flow from {flow.src} to {flow.dst}, where no path leads"
@@ -513,10 +512,6 @@ def _unknown_ends(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
             remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology") if strange else "name another one"
             text = told(list(pair), f"two different hosts of this topology: {some}, ...", remedy)
             yield Problem(("telemetry", "probes", "pairs", number), text)
-
-
-def _schedule_key(collective: Collective, ranks: int, nbytes: int) -> str:
-    return f"{collective.use} {collective.params} {collective.channels} {ranks} {nbytes}"
 
 
 def _tried(arm: Arm, path: KeyPath, use: Use, action: Callable[[], object]) -> list[Problem]:

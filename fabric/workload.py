@@ -65,7 +65,7 @@ class Workload:
 def workload(point: Point) -> Workload:
     """The workload of a point; RequestError when its collective's plug-in does not hold what it promises."""
     ranks = tuple(placement(point))
-    schedules = _schedules(point, len(ranks))
+    schedules = _schedules(point, ranks)
     edges = list(dict.fromkeys(connection for schedule in schedules for connection in schedule.connections))
     loads = flows_by_load(point)
     background = tuple(flow for found in loads for flow in found)
@@ -81,10 +81,10 @@ def workload(point: Point) -> Workload:
     )  # fmt: skip
 
 
-def _schedules(point: Point, ranks: int) -> tuple[Schedule, ...]:
+def _schedules(point: Point, ranks: Sequence[str]) -> tuple[Schedule, ...]:
     if point.collective is None:
         return ()
-    return tuple(compose(point.collective, ranks, nbytes, point.base) for nbytes in point.collective.nbytes)
+    return tuple(compose(point.collective, point.fabric, ranks, nbytes, point.base) for nbytes in point.collective.nbytes)
 
 
 @dataclass(frozen=True)

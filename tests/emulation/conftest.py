@@ -203,7 +203,7 @@ def bring_up() -> Callable[..., contextlib.AbstractContextManager[Any]]:
     """`with bring_up(fabric, shape) as net:` — a network in this process, its switches alive but without rules."""
 
     @contextlib.contextmanager
-    def up(fabric: Fabric, shape: Any) -> Iterator[Any]:
+    def up(fabric: Fabric, shape: Any, inside_mbps: float | None = None) -> Iterator[Any]:
         from fabric.emulation import machine_sysctls
         from fabric.endpoints import Provided
         from fabric.network import ControllerAddress, network
@@ -216,7 +216,7 @@ def bring_up() -> Callable[..., contextlib.AbstractContextManager[Any]]:
             with (
                 place.namespace(),
                 private_ovs(folder, best_datapath()) as ovs,
-                network(fabric, shapes, ovs) as net,
+                network(fabric, shapes, ovs, inside_mbps) as net,
             ):
                 net.connect(ControllerAddress(6653))
                 yield net

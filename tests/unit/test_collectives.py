@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from fabric.collectives import bus_factor
@@ -20,11 +21,13 @@ from fabric.collectives.hierarchical_allreduce import hierarchical_allreduce
 from fabric.collectives.recursive_doubling_allreduce import recursive_doubling_allreduce
 from fabric.collectives.reduce_scatter import reduce_scatter
 from fabric.collectives.ring_allreduce import ring_allreduce
+from fabric.collectives.two_phase_all_to_all import two_phase_all_to_all
 from fabric.cutting import in_pieces, over_channels, side_by_side
 from fabric.errors import RequestError
 from fabric.fluid import play
 from fabric.ideal import ideal_ms
 from fabric.interpreter import check_result
+from fabric.relaying import relayed
 from fabric.schedule import Schedule
 
 Maker = Callable[[int, int], Schedule]
@@ -185,6 +188,52 @@ def test_parts_wait_for_their_own_parts() -> None:
     """Of a ring on two channels, each channel is a ring by itself."""
     wide = over_channels(ring_allreduce(4, 64), 2)
     assert all(wide.transfers[number].channel == item.channel for item in wide.transfers for number in item.after)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(("servers", "rails"), [(2, 2), (3, 2), (2, 4)])
+def test_what_changes_rails_is_passed_on_inside_a_server(make: Maker, servers: int, rails: int) -> None:
+    """In any order of ranks: the same result, and no transfer across the network from rail to rail."""
+    ranks = servers * rails
+    order = np.random.default_rng(ranks).permutation(ranks).tolist()
+    rail, server = [place % rails for place in order], [f"n{place // rails}" for place in order]
+    schedule = relayed(make(ranks, 61), rail, server)
+    check_result(schedule, orders=6)
+    assert all(rail[src] == rail[dst] or server[src] == server[dst] for src, dst, _ in schedule.connections)
+
+
+def test_without_rails_nothing_is_passed_on() -> None:
+    """And where there is nobody to pass it on, that is said."""
+    ring = ring_allreduce(4, 8)
+    assert relayed(ring, [0] * 4, ["a", "a", "b", "b"]) is ring
+    with pytest.raises(RequestError, match="got rank 0 in a sending to rank 1, on whose rail nobody of that server is"):
+        relayed(ring_allreduce(2, 8), [0, 1], ["a", "b"])
+
+
+@pytest.mark.parametrize(("ranks", "per_server"), [(4, 2), (16, 4), (16, 8), (6, 3), (4, 1)])
+@pytest.mark.parametrize("elements", [0, 3, 61, 256])
+def test_the_all_to_all_of_two_phases(ranks: int, per_server: int, elements: int) -> None:
+    """It leaves what any all-to-all leaves, and sends nothing across the network from rail to rail."""
+    schedule = two_phase_all_to_all(ranks, elements, per_server)
+    check_result(schedule)
+    between = [(src, dst) for src, dst, _ in schedule.connections if src // per_server != dst // per_server]
+    assert all(src % per_server == dst % per_server for src, dst in between)
+
+
+@pytest.mark.parametrize(("servers", "rails", "least"), [(4, 4, 0.0833), (2, 8, 0.0972)])
+def test_two_phases_cost_what_the_first_one_takes(servers: int, rails: int, least: float) -> None:
+    """(G - 1) / G of a buffer at nine times a NIC's rate, over the time of one buffer at a NIC's; the rest is as without it.
+
+    Source: Wang et al., arXiv 2307.12169, section 4.
+    """
+    ranks = servers * rails
+    capacity: dict[Hashable, float] = {(rank, way): RATE * (9 if way == "inside" else 1) for rank in range(ranks) for way in ("out", "in", "inside")}
+
+    def path(src: int, dst: int, _: int) -> tuple[Hashable, ...]:
+        return ((src, "inside"),) if src // rails == dst // rails else ((src, "out"), (dst, "in"))
+
+    two, one = (play(made, path, capacity, 0).end_ms for made in (two_phase_all_to_all(ranks, 1 << 18, rails), all_to_all(ranks, 1 << 18)))
+    assert (two - one) / WHOLE_MS == pytest.approx((rails - 1) / rails / 9, abs=1e-3) == pytest.approx(least, abs=2e-3)
 
 
 @pytest.mark.parametrize("make", MAKERS)

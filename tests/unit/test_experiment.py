@@ -409,9 +409,10 @@ collective: {use: hierarchical-allreduce, per_server: 2, nbytes: 4KiB}
     ("change", "message"),
     [
         (("per_server: 2", "per_server: 2"), None),
-        (("use: hierarchical-allreduce, per_server: 2", "use: ring-allreduce"),
-         "collective.use: got a collective in which rank 1 on n0r1 sends to rank 2 on n1r0, where no path leads; "
-         "accepted: one that stays on rails between servers; write e.g. use: hierarchical-allreduce"),
+        (("use: hierarchical-allreduce, per_server: 2", "use: ring-allreduce, placement: random"), None),
+        (("use: hierarchical-allreduce, per_server: 2", "use: ring-allreduce, ranks: [n0r0, n1r1]"),
+         "collective.ranks: got rank 0 in n0 sending to rank 1, on whose rail nobody of that server is; "
+         "accepted: ranks on all NICs of a server; write e.g. ranks: all"),
         (("links: {mbps: 10}", "links: {mbps: 10}\nload: [{use: stride, step: 2}]"), None),
         (("links: {mbps: 10}", "links: {mbps: 10}\nload: [{use: stride, step: 1}]"),
          "load.0.use: got a flow from n0r1 to n1r0, where no path leads; accepted: flows on one rail; write e.g. {use: stride, step: 2}"),

@@ -210,7 +210,7 @@ def test_sockets_are_whole_for_the_next_iteration() -> None:
                 assert np.array_equal(data, summed(4, 1001, iteration, "float32"))
 
 
-NEED = {"hierarchical-allreduce": {"per_server": 2}}  # parameters without a default
+NEED = {"hierarchical-allreduce": {"per_server": 2}, "two-phase-all-to-all": {"per_server": 2}}  # parameters without a default
 
 
 @pytest.mark.parametrize("name", sorted(plugins.names("collective")))
