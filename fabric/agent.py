@@ -92,7 +92,8 @@ class Agent:
         with self._socket(flow) as held:
             own = self._own_rates.setdefault(flow, _rate_of(held))
             wanted = own if mbps is None else min(own, _pacing(held, mbps, self._nic(self._host(flow.src_ip)).frame))
-            held.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, wanted)
+            # As bytes: UNLIMITED is no C int, and Python takes no other number.
+            held.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, wanted.to_bytes(4, sys.byteorder))
             got = _rate_of(held)
         if got != wanted:
             raise Refused(f"asked for {wanted} bytes/s, the socket says {got}")

@@ -38,7 +38,7 @@ from fabric.refusals import moved_nothing, refusal
 from fabric.results import Row
 from fabric.schedule import Schedule
 from fabric.socketlog import rtt_percentiles_ms
-from fabric.telemetry import read_cpu
+from fabric.telemetry import Queues, read_cpu
 from fabric.transports import describe_transport
 from fabric.workload import Workload
 
@@ -289,8 +289,14 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         row, busiest_port=queues.interfaces[busiest],
         queue_p50_packets=float(np.percentile(backlog, 50)), queue_p95_packets=float(np.percentile(backlog, 95)),
         drops=int((queues.drops[last] - queues.drops[first]).sum()),
-        marks=None if queues.marks is None else int((queues.marks[last] - queues.marks[first]).sum()), spine_bytes=int(sent[spine].sum()) if spine else None,
+        marks=None if queues.marks is None else int((queues.marks[last] - queues.marks[first]).sum()), spine_bytes=_sent_in(queues, spine, window) if spine else None,
     )  # fmt: skip
+
+
+def _sent_in(queues: Queues, columns: Sequence[int], window: tuple[float, float]) -> int:
+    """The bytes that some interfaces sent in a window, whose ends may lie between two samples."""
+    begin, end = np.sum([np.interp(window, queues.t, queues.sent_bytes[:, column]) for column in columns], axis=0)
+    return round(float(end - begin))
 
 
 def _judged(

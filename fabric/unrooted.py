@@ -90,7 +90,7 @@ class ControlledFabric:
     def routes(self) -> dict[tuple[str, str], Route | None]:
         """The installed path between every two hosts."""
         names = [host.name for host in self.fabric.hosts]
-        return {(src, dst): self.route(src, dst) for src in names for dst in names if src != dst}
+        return {(src, dst): self.route(src, dst) for src in names for dst in names if src != dst and not self.fabric.together(src, dst)}
 
     def flows(self, switch: str) -> list[str]:
         """A switch's rules as ovs-ofctl writes them, sorted; without counters and the switch's own hidden ones."""

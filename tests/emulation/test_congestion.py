@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fabric.decisions import read_decisions
+from fabric.socketlog import FILE, read_sockets
 
 pytestmark = pytest.mark.emulation
 
@@ -62,6 +64,32 @@ class Lower:
     def decide(self, view):
         ports = [(port, link) for port, link in view.links.items() if link.ecn_bytes not in (None, (15140, 15140))]
         return [SetEcn(port, 15140, 15140, "as the test wants it") for port, _ in ports]
+'''
+
+
+LIFTED = """
+question: Does a sender keep to a limit, and is it really free of it afterwards?
+topology: {use: single-switch, hosts: 2}
+links: {mbps: 5, mtu: 1500, queue_packets: 50, ecn: {min_packets: 5, max_packets: 5}}
+load: [{use: stride, step: 1}]
+duration_s: 7
+transport: {tcp: dctcp}
+controller: {use: congestion, policy: ./lift.py}
+"""
+LIFT = '''
+from fabric.policy import SetRate
+
+
+class Lift:
+    """A megabit for every flow, for three seconds."""
+
+    def __init__(self):
+        self.begun = None
+
+    def decide(self, view):
+        self.begun = view.t if self.begun is None and view.flows else self.begun
+        wanted = 1.0 if self.begun is not None and view.t - self.begun < 3 else None
+        return [SetRate(flow.key, wanted, "as the test wants it") for flow in view.flows if flow.limit_mbps != wanted]
 '''
 
 
@@ -125,6 +153,24 @@ def test_a_load_keeps_to_its_own_rate_whatever_is_ordered(fabriclab: Any) -> Non
     (row,), (point,) = run(fabriclab, RATES.replace("senders: 3}", "senders: 3, mbps: 2}").replace("duration_s: 6", "duration_s: 3"))
     assert {end["pacing_limit"] for end in sockets(point, "load") if end["role"] == "sender"} == {250_000}
     assert row["levers"] >= 3 and not [reason for reason in row["fidelity_reasons"] if "did not have it" in reason]
+
+
+@pytest.mark.parametrize("tcp", ["cubic", "dctcp"])
+def test_a_limit_holds_and_is_lifted(fabriclab: Any, tmp_path: Path, tcp: str) -> None:
+    """By what was acknowledged: a fifth of the link, then most of it; also where the congestion control sets a pace of its own."""
+    policy = tmp_path / "lift.py"
+    policy.write_text(LIFT)
+    (row,), (point,) = run(fabriclab, LIFTED.replace("./lift.py", str(policy)).replace("tcp: dctcp", f"tcp: {tcp}"))
+    given = orders(point)
+    assert [line["got"] is None for line in given] == [False, False, True, True], given
+    assert {end["pacing_limit"] for end in sockets(point, "load") if end["role"] == "sender"} == {None}
+    limited, lifted = given[1]["t"], given[2]["t"]
+    for one in read_sockets(point / "traffic" / FILE):
+        acked = np.interp([limited + 0.5, lifted, lifted + 1.5, lifted + 3], one.t, one.acked_bytes) * 8e-6
+        assert acked[1] - acked[0] < 1.1 * (lifted - limited - 0.5) + 0.1
+        if row["fidelity"] != "FAIL":
+            assert acked[3] - acked[2] > 1.5 * 2.5
+    assert not [reason for reason in row["fidelity_reasons"] if "was limited" in reason]
 
 
 def test_thresholds_change_while_traffic_runs(fabriclab: Any, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_rails_and_spines(fabriclab: Any) -> None:
     assert [row["correct"] for row in rows] == [True] * 4 and {row["nvlink_ratio"] for row in rows} == {9.0}
     assert found["rail-optimized", "hierarchical-allreduce"]["spine_bytes"] == 0
     # Of each rank's four shares one goes to the other server on another rail, in each of three iterations.
-    assert found["rail-optimized", "all-to-all"]["spine_bytes"] > 4 * 3 * 65536
+    assert found["rail-optimized", "all-to-all"]["spine_bytes"] > 0.9 * 4 * 3 * 65536
     assert {found["rail-only", use]["spine_bytes"] for use in ("hierarchical-allreduce", "all-to-all")} == {None}
 
 
@@ -51,7 +51,7 @@ def test_a_server_is_one_namespace_with_a_shaped_way_out_for_each_nic(bring_up: 
         assert net.read_back() == [] and net.routes_differ() == []
         with net.inside("n0r0"), IPRoute() as netlink:
             (lo,) = netlink.link_lookup(ifname="lo")
-            netlink.tc("change-class", "htb", lo, handle=0x10010, parent=0x10000, rate=1_000_000, ceil=1_000_000)
+            netlink.tc("change-class", "htb", lo, handle=0x10011, parent=0x10000, rate=1_000_000, ceil=1_000_000)
             netlink.rule("del", src=fabric.hosts[1].ip, src_len=32, table=2001, priority=2001)
         assert net.read_back() == ["n0: inside the server: ['8', '90'] Mb/s instead of ['90', '90']"]
         assert net.routes_differ() == [f"n0r1: packets from {fabric.hosts[1].ip} take table None instead of 2001"]
