@@ -13,7 +13,7 @@ from typing import Any
 
 from fabric import plugins
 from fabric.errors import RequestError
-from fabric.experiment import parse_override
+from fabric.experiment import Collective, Controller, Load, parse_override
 
 __all__ = ["OPERATIONS", "Bench", "sizes"]
 
@@ -22,6 +22,7 @@ OPERATIONS = {  # what nccl-tests has a program for, and what does it where no a
 }  # fmt: skip
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MOST_SIZES = 200
+_MODELS: dict[str, type[Collective | Controller | Load]] = {"collective": Collective, "controller": Controller, "load": Load}  # whose keys are no parameters of a plug-in
 _LARGEST = 1 << 30
 
 
@@ -121,4 +122,7 @@ def _use(kind: str, text: str) -> dict[str, Any]:
     if not name:
         known: Sequence[str] = plugins.names(kind)
         raise RequestError(f"bench: {kind}: got {text!r}; accepted: a name, then its parameters, as {known[0]},key=value")
-    return {"use": name, **dict(parse_override(item) for item in rest)}
+    params = dict(parse_override(item) for item in rest)
+    for key in params.keys() & {"use", *(_MODELS[kind].model_fields if kind in _MODELS else ())}:
+        raise RequestError(f"bench: {text}: {key}: got a key of the experiment's; accepted: parameters of {name}; use an option, or an experiment file")
+    return {"use": name, **params}

@@ -37,4 +37,8 @@ def compose(collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes
     check_structure(schedule)
     schedule = over_channels(schedule, collective.channels)
     machines = [fabric.host_by_name[host].machine for host in hosts]
-    return relayed(schedule, [fabric.part[host] for host in hosts], machines) if any(fabric.part.values()) else schedule
+    passed_on = relayed(schedule, [fabric.part[host] for host in hosts], machines) if any(fabric.part.values()) else schedule
+    if collective.compute_ms is not None and any((src - dst) % schedule.groups for src, dst, _ in passed_on.connections):
+        text = "accepted: none where one job's ranks pass on what another's send, as between these rails; remove it, or choose groups that lie along rails"
+        raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
+    return passed_on

@@ -73,6 +73,7 @@ __all__ = [
     "flows", "flows_by_load", "load_experiment", "parse_override", "placement", "schema",
 ]  # fmt: skip
 
+_MOST_INSIDE_MBPS = 30_000  # a rate of HTB is read back in 32 bits
 _TRIALS = 2  # of a schedule: enough for what is plainly wrong; every run checks every element
 _NOT_WAITING = ("reduce", "broadcast")  # results of which some rank may be done before others have begun
 POINT_LIMIT = 10_000  # more would take weeks: a slip of the sweep, not a wish
@@ -461,10 +462,17 @@ def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     """What a host can have for itself alone, and not where it shares a server's namespace with others."""
     if not fabric.servers:
         return
+    if fabric.inside is not None and file.links.mbps * fabric.inside > _MOST_INSIDE_MBPS:
+        text = told(fabric.inside, f"at most {_MOST_INSIDE_MBPS / file.links.mbps:g} beside links of {file.links.mbps:g} Mb/s", "write e.g. nvlink_ratio: free")
+        yield Problem(("topology", "nvlink_ratio"), text)
+    if file.controller.params.get("policy") == "incast-guard":
+        text = told("incast-guard", "a policy that sets nothing of single hosts where the NICs of a server share a namespace", "write e.g. policy: combined")
+        yield Problem(("controller", "policy"), text)
     own: list[tuple[KeyPath, Sockets | None]] = [(("load", number, "transport"), load.transport) for number, load in enumerate(file.load)]
     own += [(("collective", "transport"), file.collective.transport)] if file.collective else []
     asked: list[tuple[KeyPath, Any]] = [
         (("links", "delay_ms"), file.links.delay_ms), (("links", "loss_percent"), file.links.loss_percent), (("transport", "hosts"), file.transport.hosts or None),
+        (("transport", "cwnd_clamp"), file.transport.cwnd_clamp), (("transport", "initcwnd"), file.transport.initcwnd),
         *((path, given and given.model_dump(exclude_none=True)) for path, given in own),
     ]  # fmt: skip
     for path, value in asked:
@@ -473,13 +481,15 @@ def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
 
 
 def _apart(point: Point) -> Iterator[Problem]:
-    """Loads that send to where no path leads: rails without spines meet inside servers only."""
+    """Loads that do not cross the network: inside servers, or, where rails meet there only, from rail to rail."""
     parts = point.fabric.part
-    for number, flows in enumerate(flows_by_load(point) if any(parts.values()) else ()):
+    for number, flows in enumerate(flows_by_load(point) if point.fabric.servers else ()):
         for flow in flows:
-            if parts[flow.src] != parts[flow.dst] and not point.fabric.together(flow.src, flow.dst):
-                text = f"got a flow from {flow.src} to {flow.dst}, where no path leads"
-                yield Problem(("load", number, "use"), f"{text}; accepted: flows on one rail; write e.g. {{use: stride, step: {_rails(point)}}}")
+            together = point.fabric.together(flow.src, flow.dst)
+            if together or parts[flow.src] != parts[flow.dst]:
+                text = f"got a flow from {flow.src} to {flow.dst}, {'which share a server' if together else 'where no path leads'}"
+                remedy = f"write e.g. {{use: stride, step: {_rails(point)}}}"
+                yield Problem(("load", number, "use"), f"{text}; accepted: flows across the network, along rails where these meet nowhere; {remedy}")
                 return
 
 
@@ -508,7 +518,10 @@ def _unknown_ends(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     for number, pair in enumerate(() if pairs == "auto" else pairs):
         strange = [name for name in pair if name not in fabric.host_by_name]
         some = ", ".join(list(fabric.host_by_name)[:4])
-        if strange or pair[0] == pair[1]:
+        if not strange and (fabric.together(*pair) or fabric.part[pair[0]] != fabric.part[pair[1]]):
+            text = told(list(pair), "two hosts that reach each other over the network", "name another one")
+            yield Problem(("telemetry", "probes", "pairs", number), text)
+        elif strange or pair[0] == pair[1]:
             remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology") if strange else "name another one"
             text = told(list(pair), f"two different hosts of this topology: {some}, ...", remedy)
             yield Problem(("telemetry", "probes", "pairs", number), text)

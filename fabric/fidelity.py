@@ -146,7 +146,7 @@ def gather(
     low, high = _saturated(queues, mbps, force, window)
     return Evidence(
         samples=float(inside.sum()),
-        switch_delay=_switch_delay(queues, fabric, window, frame * 8e-6 / max(mbps.values())),
+        switch_delay=_switch_delay(queues, fabric, window, frame * 8e-6 / max(mbps[name] for name in queues.interfaces)),
         controller_busy=_worst(seconds, lambda sample: _busy(sample, "controller")),
         steal=_worst(seconds, lambda sample: sample.steal),
         late_ms=float(np.percentile(late, 99)) if len(late) else None,

@@ -143,7 +143,10 @@ def play(
     pipes = _Pipes([*paths, *background], capacity, demand)
     if not sharing:
         whole = np.array([min((capacity[part] for part in path), default=np.inf) for path in paths])
-        return _Player(schedule, lambda _: whole, alphas, _Buckets(paths, capacity, burst_bytes * 8 / 1000)).run()
+        # With buckets of its own, too: shared ones would serve who comes first, and that need not be whom the end waits for.
+        own = [tuple((line, part) for part in path) for line, path in enumerate(paths)]
+        rate_of: dict[Hashable, float] = {part: capacity[part[1]] for path in own for part in path}
+        return _Player(schedule, lambda _: whole, alphas, _Buckets(own, rate_of, burst_bytes * 8 / 1000)).run()
     always = np.ones(len(background), dtype=np.bool_)
 
     @lru_cache(maxsize=REMEMBERED)

@@ -193,7 +193,7 @@ def walk(fabric: Fabric, src: str, dst: str, choose: Callable[[str], Port]) -> P
 
 
 def equal_cost_paths(fabric: Fabric, src: str, dst: str, hops: NextHops | None = None) -> list[Path]:
-    """Every shortest path between two hosts, in port order; `hops` saves computing `next_hops` again."""
+    """Every shortest path between two hosts over the network, in port order; `hops` saves computing `next_hops` again."""
     toward = hops if hops is not None else next_hops(fabric)
     paths: list[Path] = []
     unfinished: list[Path] = [(port,) for port in reversed(fabric.ports_of[src])]
@@ -204,7 +204,7 @@ def equal_cost_paths(fabric: Fabric, src: str, dst: str, hops: NextHops | None =
             paths.append(path)
         elif node in toward:
             unfinished.extend((*path, port) for port in reversed(toward[node][dst]))
-    shortest = min(map(len, paths))
+    shortest = min(map(len, paths), default=0)
     return [path for path in paths if len(path) == shortest]
 
 

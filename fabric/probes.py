@@ -109,7 +109,7 @@ def _pairs(fabric: Fabric, port: Port, draws: np.random.Generator, left: int) ->
     toward = next_hops(fabric)
     for index in draws.permutation(len(names) ** 2):
         src, dst = names[int(index) // len(names)], names[int(index) % len(names)]
-        if left and src != dst and any(port in path for path in equal_cost_paths(fabric, src, dst, toward)):
+        if left and src != dst and not fabric.together(src, dst) and any(port in path for path in equal_cost_paths(fabric, src, dst, toward)):
             left -= 1
             yield src, dst
 

@@ -5,7 +5,7 @@ Comes in: a point, its record and a row. Goes out: the reason, in words, or None
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from fabric.decisions import count
 from fabric.events import expand
 from fabric.experiment import Point
 from fabric.fluid import max_min
+from fabric.graph import Fabric, Port
 from fabric.hindsight import better_paths
 from fabric.load import Flow
 from fabric.orders import done
+from fabric.paths import PathSets
 from fabric.predictions import capacity_of, played_ms, slowest_slowdown
 from fabric.recorded import Recorded, fabric_of, spine_ports
 from fabric.results import Row
@@ -81,11 +83,18 @@ def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
         return "no socket reported its congestion control"
     alike = not point.transport.hosts and not any(job.transport for job in jobs(point))
     other: dict[str, set[str]] = {}
+    machine = {nic.ip: host.machine for host in point.fabric.hosts for nic in host.nics}
+
+    def inside(end: Mapping[str, Any]) -> bool:
+        return bool(machine[end["src_ip"]] == machine[end["dst_ip"]])
+
     for end, job, host in _ends(point, work, seen):
         asked = settings(point.transport, host, job.transport)
         whose = "sockets" if alike else f"sockets of {job.name} on {host}"
         if end["tcp"] != (wanted := _name_of(asked.tcp, seen)):
             other.setdefault(f"{whose} used {{}}, asked for {wanted}", set()).add(end["tcp"])
+        elif inside(end):
+            continue  # the kernel's own way between its addresses has no metrics
         elif end["rto_ms"] < min([asked.rto_min_ms, *_ordered_timeouts(seen, host)]):
             return f"{whose} had a timeout of {end['rto_ms']:g} ms, asked for at least {asked.rto_min_ms}"
         elif asked.cwnd_clamp is not None and end["role"] == "sender" and end.get("cwnd", 0) > asked.cwnd_clamp:
@@ -144,12 +153,20 @@ def _one_path(row: Row, seen: Recorded) -> str | None:
     """An ECMP arm that sends every multi-path flow the same way does not hash."""
     if row.controller != "ecmp":
         return None
-    paths = [path for path in (*seen.edge_paths.values(), *seen.flow_paths) if path is not None and len(path) > 4]
+    sets, top = PathSets(fabric := fabric_of(seen)), spine_ports(seen)
+    every = [path for path in (*seen.edge_paths.values(), *seen.flow_paths) if path is not None and not top.isdisjoint(path)]
+    paths = [path for path in every if len(sets(*_ends_of(fabric, path))) > 1]
     spines = {name for path in paths for name in path if name in spine_ports(seen)}
     used = {name.rpartition("-")[0] for name in spines}
     if len(paths) >= _ENOUGH_FLOWS and len(used) == 1:
         return f"ecmp put all {len(paths)} multi-path flows through {used.pop()}: it does not hash"
     return None
+
+
+def _ends_of(fabric: Fabric, path: Sequence[str]) -> tuple[str, str]:
+    """The two hosts of a path of interfaces."""
+    first, last = (Port(node, int(number)) for node, _, number in (name.rpartition("-eth") for name in (path[0], path[-1])))
+    return first.node, fabric.peer[last].node
 
 
 def moved_nothing(
@@ -182,7 +199,11 @@ def _slowdowns(point: Point, work: Workload, seen: Recorded, row: Row) -> tuple[
         return 1.0, 1.0
     payload = seen.network["payload_mbps"]
     streams = [*(Flow(*work.hosts_by_edge[edge]) for edge in edges), *work.flows]
-    better = better_paths(fabric_of(seen), streams, installed, payload)
+    crossing = [number for number, path in enumerate(installed) if len(path) > 1]  # within a server no controller has a say
+    better = list(installed)
+    found = better_paths(fabric_of(seen), [streams[number] for number in crossing], [installed[number] for number in crossing], payload)
+    for number, path in zip(crossing, found, strict=True):
+        better[number] = path
 
     def slowdown(paths: list[list[str]]) -> float:
         if not work.schedules:

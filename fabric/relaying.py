@@ -43,7 +43,7 @@ def relayed(schedule: Schedule, rails: Sequence[int], servers: Sequence[str]) ->
         made.append(replace(item, id=len(made), dst=relay, op="copy", into=place))
         arrives[item.id] = len(made)
         # A connection of its own: on the relay's own one, what it passes on would wait for what it sends itself.
-        onward = replace(item, id=len(made), src=relay, start=place, stop=place + size, into=item.lands, channel=channels + item.src)
+        onward = replace(item, id=len(made), src=relay, start=place, stop=place + size, into=item.lands, channel=channels * (1 + item.src) + item.channel)
         made.append(replace(onward, after=(len(made) - 1,)))
     first = set(leaves.values())
     for number in sorted(first):

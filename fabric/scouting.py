@@ -31,14 +31,15 @@ _LONGEST_RUN_S = 24 * 3600.0
 def pairs_of(point: Point, work: Workload) -> list[tuple[str, str]]:
     """The pairs asked for; else those of the collective's connections, without one those of the load's flows.
 
-    Of these each once, and at most eight, spread evenly over all.
+    Of these each once that crosses the network, and at most eight, spread evenly over all.
     """
     probes = point.telemetry.probes
     if probes is None:
         return []
     if probes.pairs != "auto":
         return list(probes.pairs)
-    busy = list(dict.fromkeys(work.hosts_by_edge.values() or ((flow.src, flow.dst) for flow in work.flows)))
+    every = work.hosts_by_edge.values() or ((flow.src, flow.dst) for flow in work.flows)
+    busy = [pair for pair in dict.fromkeys(every) if not point.fabric.together(*pair)]
     n = min(MOST_PAIRS, len(busy))
     return [busy[number * len(busy) // n] for number in range(n)]
 

@@ -133,7 +133,9 @@ def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | N
         return None, None
     edge = max(busy, key=lambda one: busy[one]) if busy else max(needs, key=lambda one: needs[one]).edge
     assert edge is not None
-    stream, mbps = edges[edge], seen.network["payload_mbps"]
+    stream = edges[edge]
+    path = tracks.path(stream, work.begin) or ()
+    mbps = tracks.rates(work.begin)[path[0]] * tracks.payload if len(path) == 1 else seen.network["payload_mbps"]  # one: inside a server
     end = busy.get(edge)
     slow = Slow(
         stream.name, stream.src, stream.dst, mbps=nbytes_of[edge] * 8e-3 / max(end or work.time_ms, _NOTHING), ideal_mbps=mbps,
@@ -214,7 +216,7 @@ def _on_its_way(schedule: Schedule, edge: Connection, arrived: Mapping[int, floa
 
 def _heard(schedule: Schedule, number: int, edge: Connection) -> bool:
     """Whether a transfer arrives at the edge's sender, which is what the edge waits for."""
-    return schedule.transfers[number].dst == edge[0]
+    return schedule.transfers[number].dst == edge[0] and not schedule.transfers[number].local
 
 
 def slowest_flow(seen: Recorded, tracks: Tracks, window: Window) -> tuple[Stream | None, Slow | None]:

@@ -21,6 +21,7 @@ from fabric.experiment import Point
 from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import share_of_nonblocking
 from fabric.goodput import fabric_utilisation, jain, leftover_share
+from fabric.graph import Fabric
 from fabric.ideal import ETHERNET_HEADER, algbw_mbps, busbw_mbps, ideal_ms
 from fabric.orders import done
 from fabric.predictions import (
@@ -110,7 +111,7 @@ def _policy(point: Point) -> str | None:
 def _load_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row:
     (load,) = seen.event("load")
     window = (load["begin"], load["end"])
-    row = _with_window(_with_load(point, work, seen, base, window), seen, window)
+    row = _with_window(_with_load(point, work, seen, base, window), seen, window, point.fabric)
     return _judged(point, work, seen, _with_recovery(work, seen, row), window, None)
 
 
@@ -147,7 +148,7 @@ def _collective_row(
         correct=wrong == 0 if point.collective and point.collective.check else None,
     )  # fmt: skip
     row = replace(row, after_slowdown=_after_slowdown(seen, measured, ideal))
-    row = _with_window(_with_load(point, work, seen, row, window, schedule), seen, window)
+    row = _with_window(_with_load(point, work, seen, row, window, schedule), seen, window, point.fabric)
     row = _with_recovery(work, seen, row)
     late = float(np.median([max(record["starts_ms"]) / max(record["ends_ms"]) for record in measured]))
     return _judged(point, work, seen, row, window, late)
@@ -263,7 +264,7 @@ def _goodput_mbps(flow: Mapping[str, Any], window: tuple[float, float]) -> float
     return float((last - first) * 8e-6 / (window[1] - window[0]))
 
 
-def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
+def _with_window(row: Row, seen: Recorded, window: tuple[float, float], fabric: Fabric) -> Row:
     """What the queues and sockets say of the window."""
     senders = [end for end in seen.sockets if end["role"] == "sender"]
     row = replace(
@@ -272,7 +273,9 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float]) -> Row:
         retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
         spurious_retransmits=sum(end["spurious_retransmits"] for end in senders), fabric_utilisation=fabric_utilisation(seen, window),
     )  # fmt: skip
-    if rtt := rtt_percentiles_ms(seen.series, window):
+    machine = {nic.ip: host.machine for host in fabric.hosts for nic in host.nics}
+    across = [one for one in seen.series if machine.get(one.ends.src_ip, "") != machine.get(one.ends.dst_ip)]
+    if rtt := rtt_percentiles_ms(across, window):
         row = replace(row, rtt_p50_ms=rtt[0], rtt_p95_ms=rtt[1])
     if waits := delays_of(seen, window):
         row = replace(row, queueing_p50_ms=waits[0], queueing_p95_ms=waits[1], queueing_p99_ms=waits[2])

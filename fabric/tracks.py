@@ -131,7 +131,7 @@ class Tracks:
 
 def nodes(path: Sequence[str], dst: str) -> Names:
     """The nodes along a path of interfaces, hosts included."""
-    return (*(name.rpartition("-eth")[0] for name in path), dst)
+    return (*(name.removesuffix("-inside").rpartition("-eth")[0] or name.removesuffix("-inside") for name in path), dst)
 
 
 def _key(ends: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ RAILS = """
 question: Does what stays on its rails leave the spines alone?
 topology: {use: rail-optimized, servers: 2, rails: 2}
 links: {mbps: 10, mtu: 9000, queue_packets: 50}
-controller: {use: ecmp}
+controller: {use: adaptive}
 collective: {use: hierarchical-allreduce, per_server: 2, nbytes: 256KiB, iterations: 3, warmup: 1}
 sweep:
   topology: [{use: rail-optimized, servers: 2, rails: 2}, {use: rail-only, servers: 2, rails: 2}]

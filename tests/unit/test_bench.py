@@ -74,6 +74,13 @@ def test_it_is_an_experiment(tmp_path: Path) -> None:
     assert asked.name == "bench-halving-doubling-allreduce"
 
 
+@pytest.mark.parametrize(("collective", "key"), [("all-reduce,channels=4", "channels"), ("all-reduce,use=incast", "use"), ("barrier,nbytes=64", "nbytes")])
+def test_a_key_of_the_experiments_is_no_parameter(collective: str, key: str) -> None:
+    """It would be overwritten by an option's value, and nobody would know."""
+    with pytest.raises(RequestError, match=f"{key}: got a key of the experiment's; accepted: parameters of"):
+        Bench(collective, (64,)).experiment()
+
+
 def test_operations_are_collectives_of_ours() -> None:
     """What stands for nccl-tests' programs is there; the rest are names themselves."""
     assert set(OPERATIONS.values()) | {"all-to-all", "broadcast", "reduce"} <= set(names("collective"))

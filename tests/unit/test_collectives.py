@@ -28,7 +28,7 @@ from fabric.fluid import play
 from fabric.ideal import ideal_ms
 from fabric.interpreter import check_result
 from fabric.relaying import relayed
-from fabric.schedule import Schedule
+from fabric.schedule import Draft, Schedule
 
 Maker = Callable[[int, int], Schedule]
 
@@ -200,6 +200,26 @@ def test_what_changes_rails_is_passed_on_inside_a_server(make: Maker, servers: i
     schedule = relayed(make(ranks, 61), rail, server)
     check_result(schedule, orders=6)
     assert all(rail[src] == rail[dst] or server[src] == server[dst] for src, dst, _ in schedule.connections)
+
+
+def test_what_is_passed_on_keeps_its_channels() -> None:
+    """Four connections an edge are four on both legs."""
+    schedule = relayed(over_channels(all_to_all(4, 64), 4), [0, 1, 0, 1], ["a", "a", "b", "b"])
+    check_result(schedule, orders=2)
+    assert sum((src, dst) == (1, 3) for src, dst, _ in schedule.connections) == 4 + 4  # its own, and what rank 0 has for rank 3
+
+
+def test_the_ideal_does_not_depend_on_the_order_of_what_is_independent() -> None:
+    """Two branches that begin on one link: whichever is listed first, the longer one decides, and may have what the link holds."""
+    times = []
+    for first, second in (((1,), (2, 3, 4)), ((2, 3, 4), (1,))):
+        draft = Draft("tree", 5, 4000, "broadcast")
+        for branch in (first, second):
+            last, at = None, 0
+            for rank in branch:
+                last, at = draft.send(at, rank, 0, 4000, "copy", [last]), rank
+        times.append(ideal_ms(draft.schedule(), alpha_ms=0, payload_mbps=8, burst_bytes=8000))
+    assert times[0] == pytest.approx(times[1])
 
 
 def test_without_rails_nothing_is_passed_on() -> None:
