@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabric.ideal import payload_mbps
+from fabric.ideal import CREDIT_FRAMES, payload_mbps
 from fabric.socketlog import FILE, PERIOD_S, SocketSeries, read_sockets
 
 pytestmark = pytest.mark.emulation
@@ -74,7 +74,7 @@ def test_the_first_rank_ends_with_the_right_sums(ran: tuple[dict[str, Any], Path
     row, folder = ran
     assert row["correct"] is True and row["wrong"] == 0 and row["refused"] is None
     assert (row["algorithm"], row["ranks"], row["straggler_rank"]) == ("incast", HOSTS, 0)
-    one_link = ((HOSTS - 1) * NBYTES - 8948) * 8e-3 / payload_mbps(10, 9000)
+    one_link = ((HOSTS - 1) * NBYTES - CREDIT_FRAMES * 8948) * 8e-3 / payload_mbps(10, 9000)
     assert row["ideal_ms"] == pytest.approx(one_link + row["alpha_ms"], rel=1e-6)
     assert row["rto_over_ideal"] == pytest.approx(200 / row["ideal_ms"])
     traffic = json.loads((point_of(folder) / "traffic" / "traffic.json").read_text())
