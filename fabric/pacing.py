@@ -19,6 +19,7 @@ __all__ = ["outran"]
 
 _TOLERANCE = 1.05
 _AFTER_S = 0.2  # of an order: until it is certain to be in force
+_BEFORE_S = 0.5  # and before it: the largest window then is what may still be under way
 _LEAST_S = 1.0  # a stretch that is shorter says little: what was under way before it counts, too
 _SLACK_SEGMENTS = 4  # TCP paces by timer, and sends what was due at once
 
@@ -50,7 +51,9 @@ def _faster(one: SocketSeries, limit: int, begin: float, end: float, mss: int) -
     if len(inside) < 2 or (seconds := float(one.t[inside[-1]] - one.t[inside[0]])) < _LEAST_S:
         return None
     acked = int(one.acked_bytes[inside[-1]] - one.acked_bytes[inside[0]])
-    under_way = (int(one.cwnd[inside[0]]) + _SLACK_SEGMENTS) * mss
+    # What had been sent before may wait in a queue for long; the window may be a smaller one when it is acknowledged.
+    lately = (one.t >= begin - _BEFORE_S) & (one.t <= one.t[inside[0]])
+    under_way = (int(one.cwnd[lately].max()) + _SLACK_SEGMENTS) * mss
     if acked <= _TOLERANCE * limit * seconds + under_way:
         return None
     return f"was limited to {limit * 8e-6:.2f} Mb/s and sent {acked * 8e-6 / seconds:.2f} for {seconds:.1f} s"

@@ -411,6 +411,21 @@ def paced(mbps: float, *limits: tuple[float, int | None], at_end: int | None = 2
     return told(seen, None)
 
 
+def test_what_was_under_way_before_an_order_is_no_disobedience() -> None:
+    """A hundred segments in a queue when the limit came, a window of ten afterwards: their acknowledgements are not new data's."""
+    seen = Seen()
+    t = np.arange(0.0, 4.05, 0.1)
+    cwnd = np.where(t < 1.05, 100, 10)
+    acked = np.where(t < 1.15, 0, np.minimum((t - 1.1) * 400_000, 100 * MSS) + (t - 1.1) * 12_500).astype(np.int64)
+    zeros = np.zeros(len(t))
+    seen.series = [SocketSeries("load", Endpoints("10.0.0.2", 20000, "10.1.0.2", 5001), t, zeros, zeros, cwnd, zeros.astype(np.int64), acked)]
+    seen.sockets = [{**FLOW, "role": "sender", "pacing_limit": 12_500}]
+    seen.orders = [{"t": 1.0, "order": {"do": "rate", "flow": FLOW, "mbps": 0.1}, "got": 12_500}]
+    assert told(seen, None) == []
+    seen.series = [replace(seen.series[0], cwnd=np.full(len(t), 10))]
+    assert [line.split(" was ")[1][:22] for line in told(seen, None)] == ["limited to 0.10 Mb/s a"]
+
+
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
