@@ -68,7 +68,7 @@ def _paint(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     columns = ("variant", "load", "nbytes", "repeat", "seed", "fidelity", "load_goodput_mbps", "p50_ms", tail,
                "mean_goodput_mbps", "goodput_low_95", "goodput_high_95", "mean_p50_ms", "p50_low_95", "p50_high_95",
                f"mean_{tail}", f"{tail[:3]}_low_95", f"{tail[:3]}_high_95")  # fmt: skip
-    reading = "large: means over repeats, bars their 95 % bootstrap intervals (wide: of p50) · small: p50 of one repeat · refused rows are left out"
+    reading = "large: means over repeats that are not FAIL, bars their 95 % bootstrap intervals (wide: of p50) · small: p50 of one repeat · refused rows are left out"
     if tail != "p99_ms":
         reading += " · p95, as p99 needs 100 iterations"
     return Table(columns, tuple(lines)), reading
@@ -80,13 +80,18 @@ def _tail(rows: Sequence[Row]) -> str:
 
 
 def _arm(axis: Any, look: Look, rows: Sequence[Row], tail: str) -> list[tuple[Any, ...]]:
-    """One arm's mean with its bars, the tail above it, and its repeats; a line of the table for every row."""
-    told = rows if all(getattr(row, tail) is not None for row in rows) else []
+    """One arm's mean with its bars, the tail above it, and its repeats; a line of the table for every row.
+
+    Rows that are FAIL are shown and do not count, unless there are no others.
+    """
+    believed = [row for row in rows if row.fidelity != "FAIL"] or rows
+    told = believed if all(getattr(row, tail) is not None for row in rows) else []
     values = {key: np.array([getattr(row, key) for row in mine], np.float64) for key, mine in
-              (("load_goodput_mbps", rows), ("p50_ms", rows), (tail, told))}  # fmt: skip
+              (("load_goodput_mbps", believed), ("p50_ms", believed), (tail, told))}  # fmt: skip
     (x, *across), (y, *along), (top, *beyond) = (_mean(values[key]) for key in ("load_goodput_mbps", "p50_ms", tail))
     if len(rows) > 1:
-        draw_dots(axis, values["load_goodput_mbps"].tolist(), values["p50_ms"].tolist(), rows, Look(look.name, look.colour, look.marker, 3))
+        x_of, y_of = [row.load_goodput_mbps or 0.0 for row in rows], [row.p50_ms or 0.0 for row in rows]
+        draw_dots(axis, x_of, y_of, rows, Look(look.name, look.colour, look.marker, 3))
     axis.plot([x, x], [y, top], color=look.colour, lw=0.9, ls=":", zorder=2)
     # Wide for p50, narrow for the tail: the two often overlap.
     for ends, width, strength in ((along, 9, 0.22), (beyond, 1.6, 1.0)):
