@@ -8,8 +8,7 @@ Performance with NVIDIA Collective Communication Library 2.12", 2022, and Wang e
 from __future__ import annotations
 
 from fabric.collectives.rings import Ring
-from fabric.collectives.sizes import refuse_sizes
-from fabric.errors import RequestError
+from fabric.collectives.sizes import refuse_servers
 from fabric.outcome import share
 from fabric.schedule import Draft, Schedule
 
@@ -25,10 +24,7 @@ def hierarchical_allreduce(ranks: int, elements: int, per_server: int) -> Schedu
     >>> {(src // 4 == dst // 4, src % 4 == dst % 4) for src, dst, _ in schedule.connections} == {(True, False), (False, True)}
     True
     """
-    refuse_sizes(ranks, elements)
-    if per_server < 1 or ranks % per_server or ranks // per_server < 2:
-        known = ", ".join(str(size) for size in range(1, ranks // 2 + 1) if ranks % size == 0)
-        raise RequestError(f"collective.per_server: got {per_server}; accepted: {known} for {ranks} ranks, two servers or more")
+    refuse_servers(ranks, elements, per_server)
     draft = Draft("hierarchical-allreduce", ranks, elements)
     servers = [range(first, first + per_server) for first in range(0, ranks, per_server)]
     inside = [Ring(draft, server, 0, elements) for server in servers]

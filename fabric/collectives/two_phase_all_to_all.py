@@ -6,8 +6,7 @@ number r mod G in server r // G. Source: Wang et al., "Rail-only", arXiv 2307.12
 
 from __future__ import annotations
 
-from fabric.collectives.sizes import refuse_sizes
-from fabric.errors import RequestError
+from fabric.collectives.sizes import refuse_servers
 from fabric.outcome import share
 from fabric.schedule import Draft, Schedule
 
@@ -23,10 +22,7 @@ def two_phase_all_to_all(ranks: int, elements: int, per_server: int) -> Schedule
     >>> {(src // 4 == dst // 4, src % 4 == dst % 4) for src, dst, _ in schedule.connections} == {(True, False), (False, True)}
     True
     """
-    refuse_sizes(ranks, elements)
-    if per_server < 1 or ranks % per_server or ranks // per_server < 2:
-        known = ", ".join(str(size) for size in range(1, ranks // 2 + 1) if ranks % size == 0)
-        raise RequestError(f"collective.per_server: got {per_server}; accepted: {known} for {ranks} ranks, two servers or more")
+    refuse_servers(ranks, elements, per_server)
     slot = -(-elements // ranks)
     draft = Draft("two-phase-all-to-all", ranks, elements, "alltoall", scratch=(1 + per_server) * ranks * slot)
     staged = elements + ranks * slot  # behind what ranks end with: what they pass on, by sender in the server and by destination
