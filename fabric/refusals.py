@@ -86,7 +86,7 @@ def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
     machine = {nic.ip: host.machine for host in point.fabric.hosts for nic in host.nics}
 
     def inside(end: Mapping[str, Any]) -> bool:
-        return bool(machine[end["src_ip"]] == machine[end["dst_ip"]])
+        return bool(point.fabric.servers) and bool(machine[end["src_ip"]] == machine[end["dst_ip"]])
 
     for end, job, host in _ends(point, work, seen):
         asked = settings(point.transport, host, job.transport)
