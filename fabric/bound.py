@@ -22,16 +22,18 @@ def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, fl
     """The least time, in ms; arguments as of `fluid.play`, whose max-min shares may take longer, and never take less."""
     alone = play(schedule, path_of, capacity, alpha_ms, burst_bytes=burst_bytes, sharing=False)
     paths = {connection: path_of(*connection) for connection in schedule.connections}
-    lasts = [0.0] * len(schedule.transfers)
+    # By transfer: the least that it lasts, and how early it can begin.
+    lasts, heads = [0.0] * len(schedule.transfers), [0.0] * len(schedule.transfers)
     alphas = [0.0 if item.local else alpha_of(alpha_ms, *item.connection) for item in schedule.transfers]
     on_link: dict[Hashable, list[int]] = {}
     for connection, ids in schedule.connections.items():
         rate = min(capacity[link] for link in paths[connection])
         for number in ids:
-            lasts[number] = max(0, schedule.transfers[number].nbytes - burst_bytes) * 8 / 1000 / rate
+            nbytes = schedule.transfers[number].nbytes
+            lasts[number] = max(0, nbytes - burst_bytes) * 8 / 1000 / rate
+            heads[number] = alone.transfer_end_ms[number] - alphas[number] - nbytes * 8 / 1000 / rate
         for link in paths[connection]:
             on_link.setdefault(link, []).extend(ids)
-    heads = [end - alpha - took for end, alpha, took in zip(alone.transfer_end_ms, alphas, _whole(schedule, paths, capacity), strict=True)]
     tails = _tails(schedule, lasts, alphas)
     least = alone.end_ms
     for link, crossing in on_link.items():
@@ -39,16 +41,6 @@ def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, fl
         passing = max(0, carried - burst_bytes) * 8 / 1000 / capacity[link]
         least = max(least, max(0.0, min(heads[number] for number in crossing)) + passing + min(tails[number] for number in crossing))
     return least
-
-
-def _whole(schedule: Schedule, paths: Mapping[tuple[int, int, int], Sequence[Hashable]], capacity: Mapping[Hashable, float]) -> list[float]:
-    """How long each transfer lasts at its path's full rate, all of it: none began later than that before its end."""
-    took = [0.0] * len(schedule.transfers)
-    for connection, ids in schedule.connections.items():
-        rate = min(capacity[link] for link in paths[connection])
-        for number in ids:
-            took[number] = schedule.transfers[number].nbytes * 8 / 1000 / rate
-    return took
 
 
 def _tails(schedule: Schedule, lasts: Sequence[float], alphas: Sequence[float]) -> list[float]:

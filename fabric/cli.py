@@ -213,8 +213,11 @@ def bench(
         collective, sizes(first, last, factor, step), iterations, warmup, check == 1, kind, topology, controller, tuple(loads), ranks,
         placement, channels, mbps, mtu, queue_packets, tcp, hints, seed=seed,
     )  # fmt: skip
-    if report_file is not None and not report_file.parent.is_dir():
-        raise RequestError(f"bench: -J {report_file}: got a folder that is not there; accepted: a file in one that is; make it first")
+    if report_file is not None:
+        try:
+            report_file.touch()
+        except OSError as err:
+            raise RequestError(f"bench: -J {report_file}: got {err.strerror}; accepted: a file that can be written; name another one") from None
     started = datetime.now()
     rows, folder = _scan(asked.name, asked.experiment(), out, patience)
     words = f"{collective} on {topology}, {controller}: {rows[0].ranks} ranks, {mbps:g} Mb/s links, MTU {mtu}, {tcp}; the time is the median"
@@ -243,7 +246,8 @@ def _scan(name: str, text: str, out: Path, patience: float) -> tuple[list[Row], 
         try:
             experiment = load_experiment(file, base=Path.cwd())
         except RequestError as err:
-            raise RequestError(f"bench: {str(err).removeprefix(f'{file}:')}") from None
+            _, _, found = str(err).removeprefix(f"{file}:").partition(": ")  # the line is one of a file that nobody wrote
+            raise RequestError(f"bench: {found}") from None
         with Screen(_err, experiment) as screen:
             return screen.done, conduct(experiment, out, screen, command_line(), patience).path
 

@@ -374,14 +374,19 @@ def _pairs(fabric: Fabric) -> tuple[list[Pair], int]:
     """
     names, part = [host.name for host in fabric.hosts], fabric.part
     count = len(names)
-    every = [pair for pair in permutations(names, 2) if part[pair[0]] == part[pair[1]] and not fabric.together(*pair)]
-    if len(every) <= _PAIRS:
-        return every, len(every)
+
+    def wanted(src: str, dst: str) -> bool:
+        return src != dst and part[src] == part[dst] and not fabric.together(src, dst)
+
+    in_part = Counter(part[name] for name in names)
+    in_server = Counter((part[host.name], host.machine) for host in fabric.hosts)
+    every = sum(in_part[part[host.name]] - in_server[part[host.name], host.machine] for host in fabric.hosts)
+    if every <= _PAIRS:
+        return [pair for pair in permutations(names, 2) if wanted(*pair)], every
     strides = max(1, _PAIRS // count)
     apart = [1 + index * (count - 1) // strides for index in range(strides)]
-    wanted = set(every)
     sample = [(names[i], names[(i + stride) % count]) for stride in apart for i in range(count)]
-    return [pair for pair in sample if pair in wanted], len(every)
+    return [pair for pair in sample if wanted(*pair)], every
 
 
 def _has_loops(fabric: Fabric) -> bool:

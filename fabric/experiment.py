@@ -333,7 +333,7 @@ class _Checks:
         arm.refuse(_tried(arm, ("topology",), file.topology, lambda: self.fabric(file.topology)))
         fabric = self.fabric(file.topology)
         arm.refuse(_unknown_ends(file, fabric))
-        arm.refuse(_of_one_nic(file, fabric))
+        arm.refuse([*_of_one_nic(file, fabric), *self.sets_hosts(file, fabric)])
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
             arm.refuse(_unknown_hosts(file.collective, fabric))
@@ -357,7 +357,7 @@ class _Checks:
         takes = self.wanted.get(("controller", file.controller.use))
         if takes is None:
             return
-        policy = {**takes.defaults, **file.controller.params}.get("policy")
+        policy = self.policy_of(file)
         if isinstance(policy, str):
             yield from self.policy(policy, file.controller.params.get("options", {}))
             yield from self.needs(policy, file.collective)
@@ -366,6 +366,18 @@ class _Checks:
             if not plugins.defines(source, "on_hint"):
                 text = told(True, f"false, as {file.controller.use} takes no hints", "remove hints, or write e.g. controller: {use: adaptive}")
                 yield Problem(("collective", "hints"), text)
+
+    def policy_of(self, file: ExperimentFile) -> Any:
+        """The policy of the file's controller, its own where the file names none; None where it has none."""
+        takes = self.wanted.get(("controller", file.controller.use))
+        return {**(takes.defaults if takes else {}), **file.controller.params}.get("policy")
+
+    def sets_hosts(self, file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
+        """A policy that would set hosts which share with others what it sets: its orders would all be refused."""
+        policy = self.policy_of(file)
+        if fabric.servers and isinstance(policy, str) and getattr(plugins.load("policy", policy, self.base), "SETS_HOSTS", False):
+            text = told(policy, "a policy that sets nothing of single hosts where the NICs of a server share a namespace", "write e.g. policy: combined")
+            yield Problem(("controller", "policy"), text)
 
     def needs(self, policy: str, collective: Collective | None) -> Iterator[Problem]:
         """What a policy must be told of a collective, and would not be: without it, it would do nothing, and nobody would know."""
@@ -465,9 +477,6 @@ def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     if fabric.inside is not None and file.links.mbps * fabric.inside > _MOST_INSIDE_MBPS:
         text = told(fabric.inside, f"at most {_MOST_INSIDE_MBPS / file.links.mbps:g} beside links of {file.links.mbps:g} Mb/s", "write e.g. nvlink_ratio: free")
         yield Problem(("topology", "nvlink_ratio"), text)
-    if file.controller.params.get("policy") == "incast-guard":
-        text = told("incast-guard", "a policy that sets nothing of single hosts where the NICs of a server share a namespace", "write e.g. policy: combined")
-        yield Problem(("controller", "policy"), text)
     own: list[tuple[KeyPath, Sockets | None]] = [(("load", number, "transport"), load.transport) for number, load in enumerate(file.load)]
     own += [(("collective", "transport"), file.collective.transport)] if file.collective else []
     asked: list[tuple[KeyPath, Any]] = [

@@ -309,8 +309,9 @@ def network(fabric: Fabric, shapes: Mapping[Port, Shape], ovs: PrivateOvs, insid
 
 
 def _add_nodes(net: Any, fabric: Fabric, ovs: PrivateOvs) -> None:
-    for machine, host in {host.machine: host for host in reversed(fabric.hosts)}.items():
-        net.addHost(machine, cls=MininetHost, ip=f"{host.ip}/{ADDRESS_PREFIX}", mac=host.mac)
+    for host in fabric.hosts:
+        if host.machine not in net.nameToNode:  # a server comes once, with its first NIC's address
+            net.addHost(host.machine, cls=MininetHost, ip=f"{host.ip}/{ADDRESS_PREFIX}", mac=host.mac)
     for switch in fabric.switches:
         net.addSwitch(
             switch.name, cls=_Switch, dpid=f"{switch.dpid:016x}", protocols="OpenFlow13", batch=True,

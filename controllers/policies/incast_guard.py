@@ -27,6 +27,7 @@ class IncastGuard:
     """Sets the hosts that send in a job whose flows meet, `fan_in` or more of them, at one receiver."""
 
     NEEDS: ClassVar[Mapping[str, str]] = {"hints": "true"}  # keys of the collective, each with an example
+    SETS_HOSTS: ClassVar[bool] = True  # what a host shares with others of its server it cannot be given
 
     def __init__(self, fan_in: int = 3) -> None:
         if fan_in < 2:

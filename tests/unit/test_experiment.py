@@ -422,6 +422,9 @@ collective: {use: hierarchical-allreduce, per_server: 2, nbytes: 4KiB}
          "write e.g. {use: stride, step: 2}"),
         (("links: {mbps: 10}", "links: {mbps: 10}\ntransport: {cwnd_clamp: 20}"),
          "transport.cwnd_clamp: got 20; accepted: none where the NICs of a server share a namespace; remove it, or use a topology without servers"),
+        (("controller: {use: ecmp}\ncollective: {", "controller: {use: congestion, policy: incast-guard}\ncollective: {hints: true, "),
+         "controller.policy: got 'incast-guard'; accepted: a policy that sets nothing of single hosts where the NICs of a server share a namespace; "
+         "write e.g. policy: combined"),
         (("rails: 2}", "rails: 2, nvlink_ratio: 1000}\ntelemetry: {probes: {hz: 100}}"), None),
         (("links: {mbps: 10}", "links: {mbps: 100}"), None),
         (("links: {mbps: 10}\n", "links: {mbps: 10}\ntelemetry: {probes: {hz: 100, pairs: [[n0r0, n0r1]]}}\n"),

@@ -7,7 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -62,7 +62,8 @@ class Jobs:
             self.meet[rank]()
             return {"start": start, "end": time.monotonic()}
 
-        keep_time(channel, self.clock, begin, lambda _: None, perform, lambda: inf)
+        with suppress(BrokenPipeError):  # whom one waits for in vain, the others have left meanwhile
+            keep_time(channel, self.clock, begin, lambda _: None, perform, lambda: inf)
 
     def _write(self, group: int, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
         self.iterations.append((group, number, dict(reports)))
