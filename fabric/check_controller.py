@@ -88,10 +88,7 @@ def _fabric(text: str, base: Path) -> Fabric:
     name, *rest = text.split(",")
     params = dict(parse_override(item) for item in rest)
     _refuse(f"--topology {text}", params, wanted("topology", name, base))
-    found = plugins.load("topology", name, base)(**params)
-    if not isinstance(found, Fabric):
-        raise RequestError(f"--topology {text}: got a {type(found).__name__}; accepted: a Fabric; return build.fabric()")
-    return found
+    return plugins.load_topology(name, base, params)
 
 
 def _refuse(where: str, params: Mapping[str, Any], takes: Wanted) -> None:

@@ -420,12 +420,7 @@ class _Checks:
         """The topology's Fabric, built once for all points that ask for it."""
         key = topology.model_dump_json()
         if key not in self.fabrics:
-            found = plugins.load("topology", topology.use, self.base)(**topology.params)
-            if not isinstance(found, Fabric):
-                raise RequestError(
-                    f"got a {type(found).__name__} from {topology.use}; accepted: a Fabric; return build.fabric()"
-                )
-            self.fabrics[key] = found
+            self.fabrics[key] = plugins.load_topology(topology.use, self.base, topology.params)
         return self.fabrics[key]
 
     def schedule(self, collective: Collective, fabric: Fabric) -> None:

@@ -19,6 +19,7 @@ from fabric.errors import RequestError
 __all__ = ["INSIDE", "Fabric", "FabricBuilder", "Host", "Link", "Nic", "Port", "Switch", "mac_of"]
 
 INTERFACE_NAME_LIMIT = 15  # IFNAMSIZ - 1, the kernel's
+_NETWORK = ipaddress.IPv4Network("10.0.0.0/8")  # every host has a route to all of it, by its NIC
 INSIDE = -1  # the number of the port by which a host's packets reach the others of its server, and no network
 
 
@@ -244,9 +245,11 @@ class FabricBuilder:
         """
         address = ip or str(ipaddress.IPv4Address("10.0.0.1") + len(self._hosts))
         try:
-            ipaddress.IPv4Address(address)
-        except ValueError as err:
-            raise RequestError(f"topology {self.topology}: host {name} has address {ip}; give it an IPv4 one") from err
+            inside = ipaddress.IPv4Address(address) in _NETWORK
+        except ValueError:
+            inside = False
+        if not inside:
+            raise RequestError(f"topology {self.topology}: host {name} has address {ip}; give it an IPv4 one of {_NETWORK}")
         self._host_names.add(name)
         self._hosts.append(Host(name, position, (Nic(0, address, mac_of(address)),), server))
         return name
@@ -295,6 +298,9 @@ def _check(fabric: Fabric) -> None:
     for link in fabric.links:
         if not link.scale > 0:
             raise RequestError(f"{where}: link {link.a.node} - {link.b.node} has scale {link.scale}; it must be above 0")
+    for host in fabric.hosts:
+        if (count := len(fabric.ports_of[host.name])) != len(host.nics):
+            raise RequestError(f"{where}: host {host.name} has {count} links; give it one, as it has one address")
     if fabric.inside is not None and not fabric.inside > 0:
         raise RequestError(f"{where}: hosts of a server have {fabric.inside} of a link's rate between them; it must be above 0, or None")
     if alike := fabric.servers.keys() & names:

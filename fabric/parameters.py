@@ -26,7 +26,7 @@ GIVEN = {"topology": (), "collective": ("ranks", "elements"), "load": ("hosts", 
 ON_REQUEST = {"load": ("fabric",)}  # what we pass by name to those that have a parameter of this name
 WORDS: dict[type, tuple[str, str]] = {  # a type in words, and an example
     int: ("a whole number", "1"), float: ("a number", "1.5"), str: ("a text", "name"), bool: ("true or false", "true"),
-    type(None): ("null", "null"),
+    type(None): ("null", "null"), Path: ("a file's name", "./my_fabric.yaml"),
 }  # fmt: skip
 
 
@@ -97,6 +97,8 @@ def misfits(path: KeyPath, use: Use, takes: Wanted) -> Iterator[Problem]:
 
 def _fits(value: Any, hint: Any) -> bool:
     try:
+        if hint is Path:
+            hint = str  # as it is written
         TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError:
         return False

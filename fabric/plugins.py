@@ -22,9 +22,10 @@ from types import ModuleType
 from typing import Any
 
 from fabric.errors import RequestError
+from fabric.graph import Fabric
 from fabric.policy import Policy
 
-__all__ = ["KINDS", "Source", "controller_parameters", "defines", "find", "load", "load_policy", "names", "rooted"]
+__all__ = ["KINDS", "Source", "controller_parameters", "defines", "find", "load", "load_policy", "load_topology", "names", "rooted"]
 
 KINDS = {
     "topology": "fabriclab.topologies",
@@ -99,6 +100,16 @@ def load_policy(spelling: str, base: Path, options: Mapping[str, Any]) -> Policy
     except (TypeError, ValueError) as err:
         raise RequestError(f"policy {spelling!r}: got the options {dict(options)}: {err}; accepted: {inspect.signature(make)}; mend them") from err
     return policy
+
+
+def load_topology(spelling: str, base: Path, parameters: Mapping[str, Any]) -> Fabric:
+    """The fabric that a topology makes of its parameters, files among them from `base`; RequestError when it is none, or refuses them."""
+    make = load("topology", spelling, base)
+    files = {item.name for item in inspect.signature(make).parameters.values() if item.annotation in (Path, "Path")}
+    found = make(**{name: (base / value).resolve() if name in files else value for name, value in parameters.items()})
+    if not isinstance(found, Fabric):
+        raise RequestError(f"got a {type(found).__name__} from {spelling}; accepted: a Fabric; return build.fabric()")
+    return found
 
 
 def rooted(parameters: Mapping[str, Any], base: Path) -> dict[str, Any]:
