@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, tell_beat
 from fabric.kernel import die_with_parent, namespace_of
 from fabric.lines import listening
 from fabric.paced import Clock, Pacer, job_name, keep_time
+from fabric.programs import Programs, serve
 from fabric.rank import initial, play, program, wrong
 from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketLog
@@ -35,6 +37,7 @@ from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
 
 _SETUP_DEADLINE_S = 30.0
 _BEAT_DEADLINE_S = 1.0
+_GRACE_S = 5.0  # of programs, when one of them has failed
 _RELEASE_LEAD_S = 0.004  # and a little for every child that has to be told
 _RELEASE_LEAD_PER_CHILD_S = 0.0002
 
@@ -68,6 +71,7 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
     gc.collect()
     gc.freeze()  # so that children share the pages
     ranks = _fork_ranks(plan, schedules, namespaces, children)
+    programs = _fork_programs(plan, namespaces, children) if plan["programs"] else []
     loaded = _fork_loaded_hosts(plan, namespaces, children)
     deadline = time.monotonic() + _SETUP_DEADLINE_S
     for step in ("listen", "connect"):
@@ -84,10 +88,12 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         for child in loaded:
             child.tell({"do": "flow", "begin": begin, "end": end})
         _write(records, event="load", begin=begin, end=end)
-        time.sleep(max(0.0, begin + plan["load_lead_s"] - time.monotonic()) if ranks else 0.0)
+        time.sleep(max(0.0, begin + plan["load_lead_s"] - time.monotonic()) if ranks or programs else 0.0)
     if ranks:
         (_pace if plan["clock"] else _iterate)(plan, schedules, ranks, records)
-    _finish(plan, ranks, loaded, records)
+    if programs:
+        _run_programs(plan, programs, records)
+    _finish(plan, [*ranks, *programs], loaded, records)
 
 
 def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], phase: str) -> None:
@@ -176,6 +182,28 @@ def _pace(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequenc
         with contextlib.closing(listening(Path(plan["desk"]))) as desk:  # nobody waits at it who is not served
             own = replace(clock, first=index * rounds)
             Pacer(ranks, schedule.groups, own, partial(write, schedule), partial(_beat, plan, records), desk).run(begin)
+
+
+def _run_programs(plan: Mapping[str, Any], programs: Sequence[Child], records: IO[str]) -> None:
+    """One program a rank, to the end of all; where one fails the others have a moment left, as they may wait for it for ever."""
+    release = _release(programs)
+    _write(records, event="release", release=release)
+    for child in programs:
+        child.tell({"do": "run", "release": release})
+    until, ended = release + plan["programs"]["timeout_s"], dict[int, dict[str, Any]]()
+    while len(ended) < len(programs) and (left := until - time.monotonic()) > 0:
+        running = {child.channel: rank for rank, child in enumerate(programs) if rank not in ended}
+        for channel in select.select(list(running), [], [], left)[0]:
+            rank = running[channel]
+            ended[rank] = programs[rank].hear(time.monotonic() + _BEAT_DEADLINE_S)
+            if ended[rank]["code"]:
+                until = min(until, time.monotonic() + _GRACE_S)
+    late = [rank for rank in range(len(programs)) if rank not in ended]
+    for rank in late:
+        programs[rank].tell({"do": "stop"})
+    for rank in late:
+        ended[rank] = programs[rank].hear(time.monotonic() + _SETUP_DEADLINE_S)
+    _write(records, event="programs", begin=release, end=max(one["ended"] for one in ended.values()), ranks=[ended[rank] for rank in range(len(programs))])
 
 
 def _finish(plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Child], records: IO[str]) -> None:
@@ -301,6 +329,12 @@ def _rank_body(
             sockets = _reports(outgoing, plugs.outgoing, "collective", "sender")
             sockets += _reports(incoming, plugs.incoming, "collective", "receiver")
             tell(channel, sockets=sockets, watched=log.write(_series_path(), "collective", plugs.outgoing))
+
+
+def _fork_programs(plan: Mapping[str, Any], namespaces: Mapping[str, int], children: list[Child]) -> list[Child]:
+    asked = Programs(**plan["programs"])
+    Path(asked.output).mkdir(parents=True)
+    return [fork(f"rank {rank} on {host}", namespaces[host], partial(serve, asked, rank), children) for rank, host in enumerate(asked.hosts)]
 
 
 def _series_path() -> Path:

@@ -43,6 +43,7 @@ from fabric.paths import ends
 from fabric.pinning import Pins, pins
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import BEGIN_S, Companion, companion
+from fabric.programs import Programs
 from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
@@ -353,7 +354,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     point, work, collective = up.point, up.work, up.point.collective
     loaded = {host for flow in work.flows for host in (flow.src, flow.dst)}
     return Traffic(
-        host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *loaded})},
+        host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *work.programs, *loaded})},
         sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges, schedules=work.schedules,
         dtype=collective.dtype if collective else "float32",
         iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
@@ -361,7 +362,19 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
         inside=[edge for edge, (src, dst) in work.hosts_by_edge.items() if point.fabric.together(src, dst)],
         hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
+        programs=_programs(up) if point.workload else None,
         iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000),
+    )  # fmt: skip
+
+
+def _programs(up: _Running) -> Programs:
+    """The file's program, in the hosts of its ranks."""
+    point, hosts = up.point, [up.point.fabric.host_by_name[name] for name in up.work.programs]
+    assert point.workload is not None  # who calls has looked
+    return Programs(
+        point.workload.command, [host.name for host in hosts], [host.ip for host in hosts], [Port(host.name, host.nics[0].port).interface for host in hosts],
+        _ips(point), str(point.base.resolve()), str(up.folder / "programs"), point.workload.timeout_s,
+        [port for ends in up.work.flow_endpoints for port in (ends.src_port, ends.dst_port)],
     )  # fmt: skip
 
 

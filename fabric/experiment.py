@@ -35,6 +35,7 @@ from fabric.keys import (
     ExperimentFile,
     Links,
     Load,
+    Program,
     Sockets,
     Telemetry,
     Transport,
@@ -99,6 +100,12 @@ class Point:
     duration_s: float | None
     base: Path
     events: tuple[Event, ...] = ()
+    workload: Program | None = None
+
+    @property
+    def ranked(self) -> Collective | Program | None:
+        """Whose the ranks are: the collective's or the program's; None where there is but load."""
+        return self.collective or self.workload
 
     @property
     def label(self) -> str:
@@ -115,7 +122,7 @@ class Point:
         """Everything, resolved, as JSON can hold it; of the fabric all but its links."""
         fabric = {key: value for key, value in self.fabric.to_json().items() if key != "links"}
         plain = {key: getattr(self, key) for key in ("index", "variant", "repeat", "seed", "duration_s", "poll_ms")}
-        models = {key: getattr(self, key) for key in ("topology", "links", "controller", "collective", "transport", "telemetry")}
+        models = {key: getattr(self, key) for key in ("topology", "links", "controller", "collective", "workload", "transport", "telemetry")}
         dumped = {key: model and model.model_dump(mode="json") for key, model in models.items()}
         return {**plain, **dumped, **self._lists(), "fabric": fabric}
 
@@ -141,14 +148,14 @@ class Experiment:
 
 
 def placement(point: Point) -> list[str]:
-    """The hosts of the ranks 0, 1, ...; empty without a collective. A random one depends on the point's seed alone."""
-    if point.collective is None:
+    """The hosts of the ranks 0, 1, ...; empty without a collective or a program. A random one depends on the point's seed alone."""
+    if point.ranked is None:
         return []
-    ranks, hosts = point.collective.ranks, [host.name for host in point.fabric.hosts]
+    ranks, hosts = point.ranked.ranks, [host.name for host in point.fabric.hosts]
     if isinstance(ranks, tuple):
         return list(ranks)
     n = len(hosts) if ranks == "all" else ranks
-    if point.collective.placement == "ranked":
+    if point.ranked.placement == "ranked":
         return hosts[:n]
     return [hosts[int(index)] for index in seeds.rng(point.seed, "placement").permutation(len(hosts))[:n]]
 
@@ -229,6 +236,7 @@ def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile
             topology=file.topology, fabric=check.fabric(file.topology), links=file.links,
             controller=file.controller, collective=file.collective, load=file.load,
             transport=file.transport, telemetry=file.telemetry, duration_s=file.duration_s, base=check.base, events=file.events,
+            workload=file.workload,
         ))  # fmt: skip
     return tuple(points)
 
@@ -247,13 +255,13 @@ def _refuse_twins(every: Sequence[Arm], files: Sequence[ExperimentFile]) -> None
 
 def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     """What is wrong between keys that are each fine."""
-    document, collective = arm.document, file.collective
-    if collective is None and not file.load:
+    document, collective, program = arm.document, file.collective, file.workload
+    if collective is None and program is None and not file.load:
         remedy = "add e.g. collective: {use: ring-allreduce, nbytes: 1MiB}"
         yield Problem(
-            ("collective",), f"got neither collective nor load; accepted: one of them or both; {remedy}", True
+            ("collective",), f"got neither collective nor workload nor load; accepted: one of them, or one of the first two and load; {remedy}", True
         )
-    elif collective is None and file.duration_s is None:
+    elif collective is None and program is None and file.duration_s is None:
         accepted = "a number above 0 and at most 3600, as no collective ends the run"
         text = told(None, accepted, "add e.g. duration_s: 10")
         yield Problem(("duration_s",), text, True)
@@ -264,6 +272,11 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
             "remove duration_s or collective",
         )
         yield Problem(("duration_s",), text)
+    if program is not None and collective is not None:
+        yield Problem(("workload",), told(program.command, "none beside a collective, as both have ranks", "remove workload or collective"))
+    if program is not None and file.duration_s is not None:
+        text = told(document.get(("duration_s",)), "none beside a program, whose end ends the run", "write workload.timeout_s for how long it may take")
+        yield Problem(("duration_s",), text)
     if collective is not None and collective.stagger_ms is not None and collective.compute_ms is None:
         text = told(document.get(("collective", "stagger_ms")), "none where all ranks begin together", "add e.g. compute_ms: 500, or remove it")
         yield Problem(("collective", "stagger_ms"), text)
@@ -272,7 +285,9 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     yield from misplaced(file.links)
     yield from too_wide(file)
     if collective is not None:
-        yield from _ranks(collective)
+        yield from [*_ranks("collective", collective), *_sizes(collective)]
+    elif program is not None:
+        yield from _ranks("workload", program)
 
 
 def _marks(file: ExperimentFile, base: Path) -> Iterator[Problem]:
@@ -300,13 +315,17 @@ def _queue(document: Document, links: Links) -> Iterator[Problem]:
         )
 
 
-def _ranks(collective: Collective) -> Iterator[Problem]:
-    path, ranks, sizes = ("collective", "ranks"), collective.ranks, collective.nbytes
+def _ranks(key: str, ranked: Collective | Program) -> Iterator[Problem]:
+    path, ranks = (key, "ranks"), ranked.ranks
     if isinstance(ranks, tuple) and (len(ranks) < 2 or len(set(ranks)) < len(ranks)):
         yield Problem(path, told(list(ranks), "two or more host names, each once", "write e.g. ranks: all"))
-    if isinstance(ranks, tuple) and collective.placement == "random":
+    if isinstance(ranks, tuple) and ranked.placement == "random":
         text = told("random", "ranked beside a list of hosts, whose order is the ranks'", "remove placement")
-        yield Problem(("collective", "placement"), text)
+        yield Problem((key, "placement"), text)
+
+
+def _sizes(collective: Collective) -> Iterator[Problem]:
+    sizes = collective.nbytes
     if len(set(sizes)) < len(sizes):
         twice = next(size for n, size in enumerate(sizes) if size in sizes[:n])
         yield Problem(("collective", "nbytes"), f"got {twice} bytes twice; accepted: each size once; remove one")
@@ -336,8 +355,10 @@ class _Checks:
         arm.refuse([*_of_one_nic(file, fabric), *self.sets_hosts(file, fabric)])
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
-            arm.refuse(_unknown_hosts(file.collective, fabric))
+            arm.refuse(_unknown_hosts("collective", file.collective, fabric))
             arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric)))
+        elif file.workload is not None:
+            arm.refuse(_unknown_hosts("workload", file.workload, fabric))
         return file
 
     def plugins(self, file: ExperimentFile) -> Iterator[Problem]:
@@ -472,6 +493,9 @@ def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     if fabric.inside is not None and file.links.mbps * fabric.inside > _MOST_INSIDE_MBPS:
         text = told(fabric.inside, f"at most {_MOST_INSIDE_MBPS / file.links.mbps:g} beside links of {file.links.mbps:g} Mb/s", "write e.g. nvlink_ratio: free")
         yield Problem(("topology", "nvlink_ratio"), text)
+    if file.workload is not None:
+        text = told(file.workload.command, "none where the NICs of a server share a namespace", "use a topology without servers")
+        yield Problem(("workload", "command"), text)
     own: list[tuple[KeyPath, Sockets | None]] = [(("load", number, "transport"), load.transport) for number, load in enumerate(file.load)]
     own += [(("collective", "transport"), file.collective.transport)] if file.collective else []
     asked: list[tuple[KeyPath, Any]] = [
@@ -501,8 +525,8 @@ def _rails(point: Point) -> int:
     return max(map(len, point.fabric.servers.values()), default=1)
 
 
-def _unknown_hosts(collective: Collective, fabric: Fabric) -> list[Problem]:
-    ranks, path = collective.ranks, ("collective", "ranks")
+def _unknown_hosts(key: str, ranked: Collective | Program, fabric: Fabric) -> list[Problem]:
+    ranks, path = ranked.ranks, (key, "ranks")
     if isinstance(ranks, int) and ranks > len(fabric.hosts):
         text = told(
             ranks, f"at most {len(fabric.hosts)}, the hosts of this topology", "use fewer, or a larger topology"

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,13 @@ __all__ = [
     "enter_namespace",
     "has_module",
     "inside_namespace",
+    "mount_kind",
+    "mount_over",
     "namespace_of",
     "new_network_namespace",
+    "new_process_namespace",
+    "own_mounts",
+    "own_names",
     "packets_with_ce",
     "process_started_at",
     "read_sysctl",
@@ -29,7 +35,8 @@ __all__ = [
     "silence_ipv6",
 ]
 
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWPID, _CLONE_NEWNET = 0x00020000, 0x04000000, 0x20000000, 0x40000000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18  # linux/mount.h
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,6 +74,33 @@ def inside_namespace(descriptor: int) -> Iterator[None]:
             enter_namespace(home)
     finally:
         os.close(home)
+
+
+def new_process_namespace() -> None:
+    """Have the processes that this one forks from now on see none but each other; with the first of them all others end."""
+    _checked(_libc.unshare(_CLONE_NEWPID), "a new process namespace")
+
+
+def own_names(host: str) -> None:
+    """Give this process a host name of its own."""
+    _checked(_libc.unshare(_CLONE_NEWUTS), "a new namespace of names")
+    socket.sethostname(host)
+
+
+def own_mounts() -> None:
+    """Have whatever this process mounts from now on be seen by itself and its children alone."""
+    _checked(_libc.unshare(_CLONE_NEWNS), "a new namespace of mounts")
+    _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mounts of its own")
+
+
+def mount_over(file: Path, place: str) -> None:
+    """Let a file be seen in another one's place."""
+    _checked(_libc.mount(os.fsencode(file), os.fsencode(place), None, _MS_BIND, None), f"{file} in place of {place}")
+
+
+def mount_kind(kind: str, place: str) -> None:
+    """Mount a file system of the kernel's own, say proc, of this process's namespaces."""
+    _checked(_libc.mount(kind.encode(), os.fsencode(place), kind.encode(), 0, None), f"{kind} on {place}")
 
 
 def die_with_parent(ending: int = signal.SIGTERM) -> None:

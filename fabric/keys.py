@@ -109,6 +109,13 @@ class Controller(Use):
     poll_ms: int = Field(100, ge=10, le=5000, description="a whole number from 10 to 5000", examples=[100])
 
 
+Ranks = Annotated[Literal["all"] | Annotated[int, Field(ge=2)] | tuple[str, ...], BeforeValidator(_listed)]
+
+
+def _ranks() -> Any:
+    return Field("all", description="all, a number of 2 or more, or a list of two or more host names", examples=["all"])
+
+
 class Collective(Use):
     """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other.
 
@@ -119,9 +126,7 @@ class Collective(Use):
     """
 
     use: str = _use("ring-allreduce")
-    ranks: Annotated[Literal["all"] | Annotated[int, Field(ge=2)] | tuple[str, ...], BeforeValidator(_listed)] = Field(
-        "all", description="all, a number of 2 or more, or a list of two or more host names", examples=["all"]
-    )
+    ranks: Ranks = _ranks()
     placement: Literal["ranked", "random"] = Field("ranked", description="ranked or random", examples=["random"])
     nbytes: Sizes = Field(
         min_length=1,
@@ -137,6 +142,19 @@ class Collective(Use):
     compute_ms: float | None = Field(None, ge=0, le=600_000, description="a number from 0 to 600000", examples=[500])
     stagger_ms: float | None = Field(None, ge=0, le=600_000, description="a number from 0 to 600000", examples=[250])
     transport: Sockets | None = _sockets()
+
+
+class Program(_Values):
+    """Any program as the workload, started once in the host of every rank; what it is told stands in its environment.
+
+    `timeout_s` is how long the last of them may take.
+    """
+
+    use: Literal["command"] = Field(description="command", examples=["command"])
+    command: str = Field(min_length=1, max_length=4000, pattern=r"\S", description="a command line for the shell", examples=["python3 ./bench.py"])
+    ranks: Ranks = _ranks()
+    placement: Literal["ranked", "random"] = Field("ranked", description="ranked or random", examples=["random"])
+    timeout_s: float = Field(600, gt=0, le=86_400, description="a number above 0 and at most 86400", examples=[60])
 
 
 class Load(Use):
@@ -284,6 +302,9 @@ class ExperimentFile(_Values):
     controller: Controller = Field(description="a mapping with use", examples=[{"use": "ecmp"}])
     collective: Collective | None = Field(
         None, description="a mapping with use and nbytes", examples=[{"use": "ring-allreduce", "nbytes": "1MiB"}]
+    )
+    workload: Program | None = Field(
+        None, description="a mapping with use: command and command", examples=[{"use": "command", "command": "python3 ./bench.py"}]
     )
     load: Annotated[tuple[Load, ...], BeforeValidator(_listed)] = Field(
         (), description="a list of mappings with use", examples=[[{"use": "stride", "step": 8}]]

@@ -5,6 +5,7 @@ Comes in: a point, its record and a row. Goes out: the reason, in words, or None
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,13 @@ from fabric.load import Flow
 from fabric.orders import done
 from fabric.paths import PathSets
 from fabric.predictions import capacity_of, played_ms, slowest_slowdown
+from fabric.programs import output
 from fabric.recorded import Recorded, fabric_of, spine_ports
 from fabric.results import Row
 from fabric.transports import Job, jobs, settings
 from fabric.workload import Workload
 
-__all__ = ["moved_nothing", "refusal", "sockets_differ"]
+__all__ = ["moved_nothing", "program_failed", "refusal", "reported", "sockets_differ"]
 
 _ACCOUNTED = 0.98  # of the ideal: nothing real is faster
 _REFERENCE = 0.97
@@ -37,7 +39,8 @@ _ENOUGH_FLOWS = 8  # with that many multi-path flows, one path for all is no has
 def refusal(point: Point, work: Workload, seen: Recorded, row: Row) -> str | None:
     """Why the row would say nothing; None when it may be reported."""
     checks: Sequence[str | None] = (
-        _shapers_differ(seen), _sysctls_differ(point, seen), _routes_differ(seen), sockets_differ(point, work, seen), _telemetry_is_empty(seen),
+        _shapers_differ(seen), _sysctls_differ(point, seen), _routes_differ(seen), program_failed(point, work, seen, row), sockets_differ(point, work, seen),
+        _telemetry_is_empty(seen),
         _events_are_missing(point, seen), _sum_is_wrong(row), _bytes_are_missing(point, work, seen), _one_path(row, seen), _faster_than_ideal(row),
         _blocking_reference(point, row, seen),
     )  # fmt: skip
@@ -56,6 +59,48 @@ def _sysctls_differ(point: Point, seen: Recorded) -> str | None:
         if values[name] != wanted:
             return f"{host} has {name}={values[name]}, asked for {wanted}"
     return None
+
+
+def reported(seen: Recorded) -> dict[str, Any] | None:
+    """What rank 0 of a program wrote as its report, a JSON object; None where there is none, or it is no object."""
+    try:
+        found = json.loads(output(seen.folder / "programs", 0, "json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def program_failed(point: Point, work: Workload, seen: Recorded, row: Row) -> str | None:
+    """A program must have ended well on every rank, and have used the network."""
+    if point.workload is None:
+        return None
+    (record,) = seen.event("programs")
+    ranks = record["ranks"]
+    failed = [rank for rank, one in enumerate(ranks) if one["code"]]
+    for rank in sorted(failed, key=lambda rank: float(ranks[rank]["ended"])):  # the first to fail: others may have failed for want of it
+        signalled = f" (signal {ranks[rank]['code'] - 128})" if ranks[rank]["code"] > 128 else ""
+        return f"rank {rank} on {work.programs[rank]} ended with code {ranks[rank]['code']}{signalled}: {_said(seen, rank, ranks[rank])}"
+    if stalled := [rank for rank, one in enumerate(ranks) if one["code"] is None]:
+        names = ", ".join(f"{rank} on {work.programs[rank]}" for rank in stalled[:4])
+        more = f" and {len(stalled) - 4} more" if len(stalled) > 4 else ""
+        return f"rank {names}{more} still ran after {point.workload.timeout_s:g} s: {_said(seen, stalled[0], ranks[stalled[0]])}"
+    if (file := output(seen.folder / "programs", 0, "json")).is_file() and row.reported is None:
+        return f"what rank 0 reported is no JSON object; see {file.relative_to(seen.folder)}"
+    hosts = {host: _name_of(settings(point.transport, host).tcp, seen) for host in work.programs}
+    for rank, one in enumerate(ranks):
+        if other := set(one["tcps"]) - {hosts[work.programs[rank]]}:
+            return f"rank {rank} on {work.programs[rank]} used {', '.join(sorted(other))}, asked for {hosts[work.programs[rank]]}"
+    used = any(one["tcps"] for one in ranks)
+    if not row.nic_bytes or (work.flows and not used):
+        remedy = "have it use the interface in FABRICLAB_INTERFACE, and neither loopback nor shared memory"
+        return f"the program put no bytes on the NICs of its hosts: {remedy}"
+    return None
+
+
+def _said(seen: Recorded, rank: int, one: Mapping[str, Any]) -> str:
+    """A rank's last words, and where there are more."""
+    file = output(seen.folder / "programs", rank, "err").relative_to(seen.folder)
+    return f"{one['words'] or 'it printed no error'}; see {file}"
 
 
 def _routes_differ(seen: Recorded) -> str | None:
@@ -79,7 +124,7 @@ def _ordered_timeouts(seen: Recorded, host: str) -> list[int]:
 
 def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
     """Each end is judged by what its job on its host was asked for: congestion control, smallest timeout, largest window."""
-    if not seen.sockets:
+    if not seen.sockets and (work.edges or work.flows):
         return "no socket reported its congestion control"
     alike = not point.transport.hosts and not any(job.transport for job in jobs(point))
     other: dict[str, set[str]] = {}
@@ -139,6 +184,8 @@ def _sum_is_wrong(row: Row) -> str | None:
 
 def _bytes_are_missing(point: Point, work: Workload, seen: Recorded) -> str | None:
     """Every connection of the collective must have carried what the schedules say, in every iteration."""
+    if point.collective is None and not work.flows:
+        return None
     if point.collective is None:
         flows = seen.event("flows")[0]["flows"]
         silent = sum(1 for flow in flows.values() if not flow["nbytes"][-1])
@@ -183,6 +230,8 @@ def moved_nothing(
         return f"the controller moved nothing, though {wanted}"
     if window[1] - window[0] < _TURNS_TO_ACT * point.poll_ms / 1000:
         return None  # its loop is slower than what was measured: that is a result
+    if point.workload:
+        return None  # nobody knows what it would have gained
     slow, least = _slowdowns(point, work, seen, row)
     if slow > _WORTH_MOVING and slow > least * _WORTH_MOVING:
         what = "the collective" if work.schedules else "the slowest flow"

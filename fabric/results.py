@@ -12,6 +12,7 @@
         queueing.json  queueing.npz  with telemetry.queueing_delay: how long packets waited in every queue
         inband/                      with telemetry.probes: pairs.json, inband.jsonl (a line a probe), report.json
         events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
+        programs/                    with a program as workload: what each rank printed (.out, .err) and reported (.json)
         delay/                       with a user-space delay line: its totals over time, how precise it was
         rows.jsonl                   this point's rows
 """
@@ -50,6 +51,7 @@ class Row:
     hints: bool | None = None
     compute_ms: float | None = None
     stagger_ms: float | None = None
+    workload: str | None = None
     load: str | None = None
     events: str | None = None
     tcp: str
@@ -78,6 +80,9 @@ class Row:
     rto_over_ideal: float | None = None
     algbw_mbps: float | None = None
     busbw_mbps: float | None = None
+    program_s: float | None = None
+    nic_bytes: int | None = None
+    reported: dict[str, Any] | None = None
     predicted_ms: float | None = None
     prediction_error: float | None = None
     load_goodput_mbps: float | None = None

@@ -85,6 +85,8 @@ def _columns(rows: Sequence[Row], width: int) -> list[str]:
         columns += ["itera-\ntion ms"] if any(row.iteration_ms is not None for row in rows) else []
         columns += ["predic-\nted ms", "algbw\nMb/s"] if wide else []
         columns += ["busbw\nMb/s"]
+    if any(row.workload for row in rows):
+        columns += ["program\ns", "NIC\nMB"]
     if load:
         columns += [*(["load\nMb/s"] if wide or not collective else []), "share\nof NB"]
         columns += [] if collective else ["predic-\nted"]
@@ -98,6 +100,7 @@ def _cells(row: Row) -> dict[str, str]:
         "variant": row.variant, "seed": str(row.seed), "size": size_label(row.nbytes) if row.nbytes else "-",
         "#wrong": _number(row.wrong, 0), "p50\nms": _number(row.p50_ms, 1), "p95\nms": _number(row.p95_ms, 1),
         "itera-\ntion ms": _number(row.iteration_ms, 0),
+        "program\ns": _number(row.program_s), "NIC\nMB": _number(None if row.nic_bytes is None else row.nic_bytes / 1e6, 1),
         "ideal\nms": _number(row.ideal_ms, 1), "slow-\ndown": _number(row.slowdown),
         "predic-\nted ms": _number(row.predicted_ms, 1), "algbw\nMb/s": _number(row.algbw_mbps),
         "busbw\nMb/s": _number(row.busbw_mbps), "load\nMb/s": _number(row.load_goodput_mbps, 1),
@@ -157,8 +160,8 @@ class Screen:
         self.progress.update(self.task, description=f"{point.index + 1}/{total} {point.variant}, seed {point.seed}")
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Move on with each iteration, or a load's end."""
-        if record["event"] in ("iteration", "flows"):
+        """Move on with each iteration, and with the end of a load and of programs."""
+        if record["event"] in ("iteration", "flows", "programs"):
             self.progress.advance(self.task)
 
     def rows(self, rows: list[Row]) -> None:
@@ -227,6 +230,8 @@ def _line(row: Row) -> str:
     figures = []
     if row.p50_ms is not None and row.nbytes is not None:
         figures.append(f"{size_label(row.nbytes)} p50 {row.p50_ms:.1f} ms, {row.slowdown:.2f} x ideal")
+    if row.program_s is not None:
+        figures.append(f"the program took {row.program_s:.2f} s, {row.nic_bytes or 0:,} bytes on {row.ranks} NICs")
     if row.load_share_of_nb is not None:
         figures.append(f"load {row.load_share_of_nb:.3f} of non-blocking")
     return f"{what}: {'; '.join(figures)} [{colour}]{row.fidelity}[/]"
@@ -234,7 +239,7 @@ def _line(row: Row) -> str:
 
 def _steps(point: Point) -> int:
     if point.collective is None:
-        return 1
+        return 1 + (point.workload is not None and bool(point.load))
     sizes = len(point.collective.nbytes) * (point.collective.iterations + point.collective.warmup)
     jobs = 1 if point.collective.compute_ms is None else point.collective.params.get("groups", 1)
     return sizes * (jobs if isinstance(jobs, int) else 1) + (1 if point.load else 0)

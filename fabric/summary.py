@@ -35,7 +35,7 @@ from fabric.predictions import (
 from fabric.probes import recoveries
 from fabric.proofs import describe_ecn, unproven
 from fabric.recorded import Recorded, delays_of, spine_ports
-from fabric.refusals import moved_nothing, refusal
+from fabric.refusals import moved_nothing, refusal, reported
 from fabric.results import Row
 from fabric.schedule import Schedule
 from fabric.socketlog import rtt_percentiles_ms
@@ -53,6 +53,8 @@ def summarise(point: Point, work: Workload, folder: Path, alpha_ms: float) -> li
     """The rows of a point that ran: one per size, or one for a load alone."""
     seen = Recorded(folder)
     base = _asked(point, seen)
+    if point.workload:
+        return [_program_row(point, work, seen, base)]
     if not work.schedules:
         return [_load_row(point, work, seen, base)]
     return [_collective_row(point, work, seen, base, schedule, alpha_ms) for schedule in work.schedules]
@@ -68,13 +70,13 @@ def describe_load(point: Point) -> str | None:
 
 
 def _asked(point: Point, seen: Recorded) -> Row:
-    links, collective = point.links, point.collective
+    links, collective, ranked = point.links, point.collective, point.ranked
     frame = links.mtu + ETHERNET_HEADER
     cpu = read_cpu(seen.folder / "telemetry" / "cpu.jsonl")
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
         policy=_policy(point), collective=collective.use if collective else None,
-        placement=collective.placement if collective else None, channels=collective.channels if collective else None,
+        placement=ranked.placement if ranked else None, workload=point.workload.command if point.workload else None, channels=collective.channels if collective else None,
         hints=collective.hints if collective else None, compute_ms=collective.compute_ms if collective else None,
         stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
@@ -112,6 +114,18 @@ def _load_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row:
     (load,) = seen.event("load")
     window = (load["begin"], load["end"])
     row = _with_window(_with_load(point, work, seen, base, window), seen, window, point.fabric)
+    return _judged(point, work, seen, _with_recovery(work, seen, row), window, None)
+
+
+def _program_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row:
+    (record,) = seen.event("programs")
+    window = (record["begin"], record["end"])
+    nics = [number for number, name in enumerate(seen.queues.interfaces) if name.rpartition("-eth")[0] in work.programs]
+    row = replace(
+        base, ranks=len(work.programs), program_s=window[1] - window[0], reported=reported(seen),
+        straggler_rank=int(np.argmax([one["ended"] for one in record["ranks"]])), nic_bytes=_sent_in(seen.queues, nics, window),
+    )  # fmt: skip
+    row = _with_window(_with_load(point, work, seen, row, window), seen, window, point.fabric)
     return _judged(point, work, seen, _with_recovery(work, seen, row), window, None)
 
 
@@ -200,7 +214,7 @@ def _with_load(
         return row
     rates = _rates_mbps(work, seen, window)
     payload = seen.network["payload_mbps"]
-    alone = row.collective is None
+    alone = row.collective is None and row.workload is None
     after = degraded(seen.happened, window[1])
     if after and after[1] - max(after[0], window[0]) >= _SHORTEST_AFTER_S:
         later = _rates_mbps(work, seen, (max(after[0], window[0]), after[1]))
@@ -270,8 +284,8 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float], fabric: 
     row = replace(
         row, reroutes=None if seen.decisions is None else count(seen.decisions, "reroute", window),
         levers=len(done(seen.orders)) if seen.orders else None, levers_refused=len(seen.orders) - len(done(seen.orders)) if seen.orders else None,
-        retransmits=sum(end["retransmits"] for end in senders), ce_marked=sum(end["ce_marked"] for end in senders),
-        spurious_retransmits=sum(end["spurious_retransmits"] for end in senders), fabric_utilisation=fabric_utilisation(seen, window),
+        retransmits=_sum(senders, "retransmits"), ce_marked=_sum(senders, "ce_marked"),
+        spurious_retransmits=_sum(senders, "spurious_retransmits"), fabric_utilisation=fabric_utilisation(seen, window),
     )  # fmt: skip
     machine = {nic.ip: host.machine for host in fabric.hosts for nic in host.nics}
     across = [one for one in seen.series if machine.get(one.ends.src_ip, "") != machine.get(one.ends.dst_ip)]
@@ -294,6 +308,11 @@ def _with_window(row: Row, seen: Recorded, window: tuple[float, float], fabric: 
         drops=int((queues.drops[last] - queues.drops[first]).sum()),
         marks=None if queues.marks is None else int((queues.marks[last] - queues.marks[first]).sum()), spine_bytes=_sent_in(queues, spine, window) if spine else None,
     )  # fmt: skip
+
+
+def _sum(ends: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    """What all sockets counted together; None where none was read, as of programs."""
+    return sum(end[key] for end in ends) if ends else None
 
 
 def _sent_in(queues: Queues, columns: Sequence[int], window: tuple[float, float]) -> int:
@@ -328,7 +347,7 @@ def _judged(
 def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
-        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms",
+        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms", "workload",
         "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "nvlink_ratio", "repeat", "seed",
         "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip

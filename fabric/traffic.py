@@ -15,6 +15,7 @@ from typing import Any
 
 from fabric.load import Flow
 from fabric.process import Companion, companion
+from fabric.programs import Programs
 from fabric.schedule import Schedule
 from fabric.tcp import Endpoints
 
@@ -29,7 +30,7 @@ class Traffic:
     size, in order; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
     socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
     with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `clock` is that of jobs
-    which have one of their own (`compute_s` and `stagger_s`), `desk` the socket at which orders to shift them are taken.
+    which have one of their own (`compute_s` and `stagger_s`), `desk` the socket at which orders to shift them are taken. `programs` are the ranks' instead of a collective.
     """
 
     host_pids: Mapping[str, int]
@@ -51,6 +52,7 @@ class Traffic:
     hints: str | None = None
     clock: Mapping[str, float] | None = None
     desk: str | None = None
+    programs: Programs | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What the coordinator reads."""
@@ -65,7 +67,7 @@ class Traffic:
             ],
             "inside": [list(edge) for edge in self.inside], "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
-            "clock": self.clock, "desk": self.desk,
+            "clock": self.clock, "desk": self.desk, "programs": self.programs and self.programs.to_json(),
         }  # fmt: skip
 
 

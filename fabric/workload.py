@@ -26,7 +26,7 @@ Edge = tuple[int, int, int]  # source rank, destination rank, channel
 class Workload:
     """All traffic of a point. `edges` are the collective's connections, `flow_endpoints` those of `flows`, in order.
 
-    `flow_loads` is which load each flow is of, counted from 0.
+    `flow_loads` is which load each flow is of, counted from 0, `programs` are the hosts of a program's ranks.
     """
 
     ranks: tuple[str, ...]
@@ -35,6 +35,7 @@ class Workload:
     flows: tuple[Flow, ...]
     flow_endpoints: tuple[Endpoints, ...]
     flow_loads: tuple[int, ...] = ()
+    programs: tuple[str, ...] = ()
 
     @property
     def hosts_by_job(self) -> dict[str, list[str]]:
@@ -53,7 +54,7 @@ class Workload:
     def to_json(self) -> dict[str, Any]:
         """What point.json says of it; schedules stand in the traffic's own folder."""
         return {
-            "placement": list(self.ranks),
+            "placement": list(self.ranks or self.programs),
             "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
             "flows": [
                 {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
@@ -64,7 +65,8 @@ class Workload:
 
 def workload(point: Point) -> Workload:
     """The workload of a point; RequestError when its collective's plug-in does not hold what it promises."""
-    ranks = tuple(placement(point))
+    placed = tuple(placement(point))
+    ranks, programs = (placed, ()) if point.collective else ((), placed)
     schedules = _schedules(point, ranks)
     edges = list(dict.fromkeys(connection for schedule in schedules for connection in schedule.connections))
     loads = flows_by_load(point)
@@ -77,7 +79,7 @@ def workload(point: Point) -> Workload:
         {edge: endpoints.of(ranks[edge[0]], ranks[edge[1]], number, ports) for number, edge in enumerate(edges)},
         background,
         tuple(endpoints.of(flow.src, flow.dst, len(edges) + number, ports) for number, flow in enumerate(background)),
-        tuple(number for number, found in enumerate(loads) for _ in found),
+        tuple(number for number, found in enumerate(loads) for _ in found), programs,
     )  # fmt: skip
 
 

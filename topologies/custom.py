@@ -24,7 +24,7 @@ import networkx as nx
 
 from fabric.errors import RequestError
 from fabric.graph import Fabric, FabricBuilder
-from fabric.located import KeyPath, Document, Problem, meant, parse, raise_first, read, told
+from fabric.located import Document, KeyPath, Problem, meant, parse, raise_first, read, told
 
 __all__ = ["custom"]
 
@@ -85,7 +85,7 @@ def _wrong(document: Document) -> Iterator[Problem]:
     for number, link in enumerate(links):
         yield from _wrong_link(("links", number), link, names)
     ratio = document.get(("nvlink_ratio",))
-    if not (ratio in (None, "free") or _is_number(ratio) and 0 < ratio <= 1000):
+    if not (ratio in (None, "free") or (_is_number(ratio) and 0 < ratio <= 1000)):
         yield Problem(("nvlink_ratio",), told(ratio, RATIO, "write e.g. nvlink_ratio: 9"))
 
 
@@ -103,7 +103,7 @@ def _wrong_nodes(document: Document, key: str, names: set[str]) -> Iterator[Prob
             if word not in OF_NODE[key]:
                 accepted = ", ".join(OF_NODE[key])
                 yield Problem((*path, word), f"got an unknown key; accepted: {accepted}; {meant(word, OF_NODE[key], 'remove it')}")
-            elif not isinstance(value, str) or word != "ip" and not NAME.fullmatch(value):
+            elif not isinstance(value, str) or (word != "ip" and not NAME.fullmatch(value)):
                 yield Problem(path, told(value, "a text of letters and digits that begins with a letter", f"write e.g. {word}: {key[0]}1"))
         if "name" not in known:
             yield Problem(path, told(entry, "a name, or a mapping with one", f"write e.g. {{name: {key[0]}1}}"))

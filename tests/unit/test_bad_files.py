@@ -151,12 +151,12 @@ CASES: dict[str, tuple[str, str]] = {
     "an unknown key": (
         changed(more="expect: {a: 1}"),
         "bad.yaml:6: expect: got an unknown key; accepted: question, seed, repeat, topology, links, "
-        "controller, collective, load, events, duration_s, transport, telemetry, sweep; remove it",
+        "controller, collective, workload, load, events, duration_s, transport, telemetry, sweep; remove it",
     ),
     "a misspelt key": (
         changed(links="", lnks="lnks: {mbps: 20}"),
         "bad.yaml:5: lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller,"
-        " collective, load, events, duration_s, transport, telemetry, sweep; did you mean links?",
+        " collective, workload, load, events, duration_s, transport, telemetry, sweep; did you mean links?",
     ),
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),
@@ -189,8 +189,36 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "neither collective nor load": (
         changed(collective=""),
-        "bad.yaml:1: collective: got neither collective nor load; accepted: one of them or both; add e.g. "
+        "bad.yaml:1: collective: got neither collective nor workload nor load; accepted: one of them, or one of the first two and load; add e.g. "
         "collective: {use: ring-allreduce, nbytes: 1MiB}",
+    ),
+    "a program beside a collective": (
+        changed(more="workload: {use: command, command: ./bench}"),
+        "bad.yaml:6: workload: got './bench'; accepted: none beside a collective, as both have ranks; remove workload or collective",
+    ),
+    "a program for a time": (
+        changed(collective="workload: {use: command, command: ./bench}", more="duration_s: 5"),
+        "bad.yaml:6: duration_s: got 5; accepted: none beside a program, whose end ends the run; write workload.timeout_s for how long it may take",
+    ),
+    "a workload of another kind": (
+        changed(collective="workload: {use: comand, command: ./bench}"),
+        "bad.yaml:5: workload.use: got 'comand'; accepted: command; write e.g. use: command",
+    ),
+    "a program without a command": (
+        changed(collective="workload: {use: command}"),
+        "bad.yaml:5: workload.command: got nothing; accepted: a command line for the shell; add e.g. command: python3 ./bench.py",
+    ),
+    "a program on a host that is none": (
+        changed(collective="workload: {use: command, command: ./bench, ranks: [p0e0h0, p0e0h9]}"),
+        "bad.yaml:5: workload.ranks: got 'p0e0h9'; accepted: hosts of this topology: p0e0h0, p0e0h1, p0e1h0, p0e1h1, ...; did you mean p0e0h1?",
+    ),
+    "a program on one host twice": (
+        changed(collective="workload: {use: command, command: ./bench, ranks: [p0e0h0, p0e0h0]}"),
+        "bad.yaml:5: workload.ranks: got ['p0e0h0', 'p0e0h0']; accepted: two or more host names, each once; write e.g. ranks: all",
+    ),
+    "a program on servers": (
+        changed(topology="topology: {use: rail-only, servers: 2, rails: 2}", collective="workload: {use: command, command: ./bench}"),
+        "bad.yaml:5: workload.command: got './bench'; accepted: none where the NICs of a server share a namespace; use a topology without servers",
     ),
     "a negative seed": (
         changed(more="seed: -1"),
@@ -744,12 +772,12 @@ CASES: dict[str, tuple[str, str]] = {
     "a sweep of the seed": (
         changed(sweep="sweep: {seed: [1, 2]}"),
         "bad.yaml:6: sweep.seed: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, load, events, duration_s, transport, telemetry; write e.g. controller.use",
+        "topology, links, controller, collective, workload, load, events, duration_s, transport, telemetry; write e.g. controller.use",
     ),
     "a sweep of no key": (
         changed(sweep="sweep: {link.mbps: [1, 2]}"),
         "bad.yaml:6: sweep.link.mbps: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, load, events, duration_s, transport, telemetry; did you mean links?",
+        "topology, links, controller, collective, workload, load, events, duration_s, transport, telemetry; did you mean links?",
     ),
     "a bad value late in a sweep": (
         changed(sweep="sweep:\n  controller.use: [ecmp, two-level]\n  links.mbps:\n    - 5\n    - -5"),
