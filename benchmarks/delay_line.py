@@ -62,7 +62,7 @@ def _point(scratch: Path, **values: Any) -> Point:
 
 
 def _run(point: Point, work: Workload, folder: Path, place: Sandbox) -> None:
-    emulate(point, work, folder, place, CUBIC, 0.0, lambda _: None)
+    emulate(point, work, folder, place, {"cubic": CUBIC}, 0.0, lambda _: None)
 
 
 def _round_trips(point: Point) -> Workload:

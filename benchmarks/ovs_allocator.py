@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from fabric import ovs
@@ -47,7 +48,7 @@ def main() -> int:
         place.set_machine_sysctls(machine_sysctls(CUBIC))
         for turn in range(ROUNDS):
             for name, environment in ALLOCATORS.items():
-                ovs.allocator_environment = lambda environment=environment: environment
+                ovs.allocator_environment = partial(dict, environment)
                 folder = Path(scratch) / f"{turn}-{len(environment)}-{name.split()[0].strip(',')}"
                 emulate(point, workload(point), folder, place, {"cubic": CUBIC}, 0.0, lambda _: None)
                 rtt = json.loads((folder / "network.json").read_text())["idle_rtt_ms"]

@@ -356,7 +356,7 @@ class _Checks:
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
             arm.refuse(_unknown_hosts("collective", file.collective, fabric))
-            arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric)))
+            arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric, file.links)))
         elif file.workload is not None:
             arm.refuse(_unknown_hosts("workload", file.workload, fabric))
         return file
@@ -444,12 +444,12 @@ class _Checks:
             self.fabrics[key] = plugins.load_topology(topology.use, self.base, topology.params)
         return self.fabrics[key]
 
-    def schedule(self, collective: Collective, fabric: Fabric) -> None:
+    def schedule(self, collective: Collective, fabric: Fabric, links: Links) -> None:
         """Try the collective at each size, so that what it refuses is refused now."""
         ranks, names = collective.ranks, [host.name for host in fabric.hosts]
         hosts = names if ranks == "all" else names[:ranks] if isinstance(ranks, int) else list(ranks)
         for nbytes in collective.nbytes:
-            result = self.composed(collective, fabric, hosts, nbytes).result
+            result = self.composed(collective, fabric, hosts, nbytes, links).result
             if collective.compute_ms is not None and result in _NOT_WAITING:
                 text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
                 raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
@@ -458,14 +458,16 @@ class _Checks:
         """Try the collective where its ranks are in this point, if that makes a difference: where rails meet inside servers only."""
         if point.collective is not None and any(point.fabric.part.values()):
             for nbytes in point.collective.nbytes:
-                self.composed(point.collective, point.fabric, placement(point), nbytes)
+                self.composed(point.collective, point.fabric, placement(point), nbytes, point.links)
 
-    def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int) -> Schedule:
+    def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int, links: Links) -> Schedule:
         """A collective's schedule on these hosts, found to be right."""
-        where = hosts if any(fabric.part.values()) else len(hosts)
+        where: Any = hosts if any(fabric.part.values()) else len(hosts)
+        if {"fabric", "hosts", "links"} & inspect.signature(plugins.load("collective", collective.use, self.base)).parameters.keys():
+            where = f"{hosts} of {fabric.topology} {fabric.params}, {links}"
         key = f"{collective.use} {collective.params} {collective.channels} {nbytes} {where}"
         if key not in self.tried:
-            schedule = compose(collective, fabric, hosts, nbytes, self.base)
+            schedule = compose(collective, fabric, hosts, nbytes, self.base, links)
             check_result(schedule, orders=_TRIALS)
             self.tried[key] = schedule
         return self.tried[key]

@@ -71,7 +71,7 @@ class Marker(ABC):
 
     by: str
 
-    def __enter__(self) -> Marker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -23,7 +23,7 @@ from fabric.located import KeyPath, Problem, meant, show, told
 __all__ = ["Wanted", "misfits", "wanted"]
 
 GIVEN = {"topology": (), "collective": ("ranks", "elements"), "load": ("hosts", "rng")}  # what we pass to each kind
-ON_REQUEST = {"load": ("fabric",)}  # what we pass by name to those that have a parameter of this name
+ON_REQUEST = {"load": ("fabric",), "collective": ("fabric", "hosts", "links")}  # what we pass by name to those that have a parameter of this name
 WORDS: dict[type, tuple[str, str]] = {  # a type in words, and an example
     int: ("a whole number", "1"), float: ("a number", "1.5"), str: ("a text", "name"), bool: ("true or false", "true"),
     type(None): ("null", "null"), Path: ("a file's name", "./my_fabric.yaml"),

@@ -44,6 +44,7 @@ class Row:
     policy: str | None = None
     collective: str | None = None
     algorithm: str | None = None
+    picked: str | None = None
     nbytes: int | None = None
     ranks: int | None = None
     placement: str | None = None

@@ -72,7 +72,7 @@ class Schedule:
 
     `groups` of equal size go through it side by side, each by itself: rank r belongs to group r mod `groups`.
     `result` says what every rank must end with (see `outcome.duties`). `scratch` elements follow each rank's own, for
-    what may not land among them; nothing is known of what these hold.
+    what may not land among them; nothing is known of what these hold. `note` says in words why it is as it is, where that was chosen.
     """
 
     collective: str
@@ -82,6 +82,7 @@ class Schedule:
     groups: int = 1
     result: Result = "allreduce"
     scratch: int = 0
+    note: str = ""
 
     @property
     def group_ranks(self) -> int:

@@ -229,6 +229,8 @@ def _line(row: Row) -> str:
     colour = _COLOURS[row.fidelity]
     figures = []
     if row.p50_ms is not None and row.nbytes is not None:
+        if row.picked:
+            figures.append(f"picked {row.algorithm}")
         figures.append(f"{size_label(row.nbytes)} p50 {row.p50_ms:.1f} ms, {row.slowdown:.2f} x ideal")
     if row.program_s is not None:
         figures.append(f"the program took {row.program_s:.2f} s, {row.nic_bytes or 0:,} bytes on {row.ranks} NICs")

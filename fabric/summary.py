@@ -148,7 +148,7 @@ def _collective_row(
     predicted = predicted_ms(point, work, seen, schedule, alpha_ms) if None in by_job else None
     wrong = sum(record["wrong"] for record in measured)
     row = replace(
-        base, algorithm=schedule.collective, nbytes=schedule.nbytes, ranks=schedule.ranks, iterations=iterations,
+        base, algorithm=schedule.collective, picked=schedule.note or None, nbytes=schedule.nbytes, ranks=schedule.ranks, iterations=iterations,
         iteration_ms=_iteration_ms(by_job),
         p50_ms=p50, p95_ms=float(np.percentile(times, 95)), max_ms=float(times.max()),
         p99_ms=float(np.percentile(times, 99)) if len(times) >= _P99_NEEDS else None,

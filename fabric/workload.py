@@ -86,7 +86,7 @@ def workload(point: Point) -> Workload:
 def _schedules(point: Point, ranks: Sequence[str]) -> tuple[Schedule, ...]:
     if point.collective is None:
         return ()
-    return tuple(compose(point.collective, point.fabric, ranks, nbytes, point.base) for nbytes in point.collective.nbytes)
+    return tuple(compose(point.collective, point.fabric, ranks, nbytes, point.base, point.links) for nbytes in point.collective.nbytes)
 
 
 @dataclass(frozen=True)

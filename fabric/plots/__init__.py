@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fabric.errors import RequestError
+from fabric.plots.bandwidth import BANDWIDTH
 from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
 from fabric.plots.inband import INBAND
@@ -34,7 +35,7 @@ from fabric.results import Row, read_rows
 __all__ = ["FIGURES", "Plot", "Table", "draw"]
 
 FIGURES: dict[str, Plot] = {
-    "latency": LATENCY, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
+    "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
     "queueing": QUEUEING, "inband": INBAND,
 }  # fmt: skip
@@ -82,7 +83,7 @@ def _write(folder: Path, name: str, rows: Sequence[Row]) -> list[Path]:
         figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         FigureCanvasAgg(figure)
         table, reading = FIGURES[name].paint(figure, folder, rows)
-        _head(figure, wrapped(_question(folder), 88))
+        _head(figure, wrapped(_question(folder), 80))
         foot = f"{wrapped(reading, 130)}\n{wrapped(_trust(rows), 130)}"
         figure.supxlabel(foot, x=0.01, ha="left", size=8, color="0.25")
         return _save(folder / "figures", name, figure, table)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from fabric.results import Row
 
@@ -35,6 +35,7 @@ __all__ = [
     "looks_of",
     "put_legend",
     "reported",
+    "size_axis",
     "size_of",
     "some",
     "time_axis",
@@ -151,6 +152,15 @@ def time_axis(axis: Any, margin: float = 1.0) -> None:
     axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low < 1e3 else (1,)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def size_axis(axis: Any, sizes: Sequence[int]) -> None:
+    """Logarithmic, to the right, with a few of the sizes named."""
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_locator(FixedLocator(sizes[:: -(-len(sizes) // 6)]))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_of(value)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlim(sizes[0] / 2, sizes[-1] * 2)
 
 
 def lay_out(figure: Any, titles: Sequence[str], columns: int, height: float, sharey: bool = True, sharex: bool = True) -> list[Any]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from fabric.plots.frame import (
     GREY,
@@ -26,7 +25,7 @@ from fabric.plots.frame import (
     looks_of,
     put_legend,
     reported,
-    size_of,
+    size_axis,
     some,
     time_axis,
     with_any,
@@ -53,7 +52,7 @@ def _latency(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
             aside = 2 ** (1.5 * ((number + 0.5) / len(found) - 0.5)) if one_size else 1.0
             lines += _latency_arm(axis, looks[arm], mine, aside)
         _ideal(axis, grouped(here, lambda row: arms[row.variant]), looks)
-        _size_axis(axis, sorted({int(row.nbytes or 0) for row in rows}))
+        size_axis(axis, sorted({int(row.nbytes or 0) for row in rows}))
         axis.set_xlabel("size")
     figure.axes[0].set_ylabel(f"{some(sorted({str(row.collective) for row in rows}))}, p50, ms")
     time_axis(figure.axes[0])
@@ -96,14 +95,6 @@ def _ideal(axis: Any, rows_of: Mapping[str, Sequence[Row]], looks: Mapping[str, 
         if len(curve) == 1:  # a line over all arms, which stand side by side
             x, y = [x[0] // 2, x[0] * 2], y * 2
         axis.plot(x, y, color=colour, ls="--", lw=1.2, zorder=2)
-
-
-def _size_axis(axis: Any, sizes: Sequence[int]) -> None:
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_locator(FixedLocator(sizes[:: -(-len(sizes) // 6)]))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_of(value)))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlim(sizes[0] / 2, sizes[-1] * 2)
 
 
 LATENCY = Plot(
