@@ -19,6 +19,8 @@ from fabric.hooks import hooked
 from fabric.libbpf import BpfMap, BpfObject, objects
 
 if TYPE_CHECKING:  # the sampler reads marks, and should start without these
+    from typing_extensions import Self
+
     from fabric.graph import Port
     from fabric.links import Shape
 
