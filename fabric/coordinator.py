@@ -33,6 +33,7 @@ from fabric.programs import Programs, serve
 from fabric.rank import initial, play, program, wrong
 from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketLog
+from fabric.steps import append_steps
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
 
 _SETUP_DEADLINE_S = 30.0
@@ -135,6 +136,8 @@ def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequ
                 child.tell({"do": "play", "release": release, "deadline": deadline})
             # A rank reports its own time-out; allow it the moment to say what it waits for.
             done = [child.hear(deadline + 2.0) for child in ranks]
+            if plan["steps"]:
+                append_steps(_series_path().parent, schedule, number, release, done)
             _write(
                 records, event="iteration", nbytes=schedule.nbytes, iteration=number, release=release,
                 starts_ms=[1e3 * (item["start"] - release) for item in done],
@@ -297,6 +300,7 @@ def _rank_body(
     parts = [program(schedule, rank) for schedule in schedules]
     log = SocketLog(outgoing)
     data = np.zeros(0, plan["dtype"])
+    late_s = plan["late_ms"].get(plan["ranks"][rank], 0.0) / 1000
     index = number = 0
 
     def prepare(iteration: int) -> None:
@@ -306,12 +310,14 @@ def _rank_body(
 
     def perform(deadline: float) -> dict[str, Any]:
         start = time.monotonic()
-        quiet = play(parts[index], data, outgoing, incoming, deadline, log.turn)
+        time.sleep(late_s)
+        played = play(parts[index], data, outgoing, incoming, deadline, log.turn)
         end = time.monotonic()
         faults = wrong(schedules[index], rank, number, data) if plan["check"] else 0
         # [source rank, destination rank, channel, begin, seconds]
-        silences = [[src, rank, lane, *one] for (src, lane), found in quiet.items() for one in found]
-        return {"start": start, "end": end, "wrong": faults, "silences": silences}
+        silences = [[src, rank, lane, *one] for (src, lane), found in played.silences.items() for one in found]
+        steps = {"begun": list(played.begun.items()), "done": list(played.done.items())} if plan["steps"] else {}
+        return {"start": start, "end": end, "wrong": faults, "silences": silences, **steps}
 
     while (message := hear(channel, log.turn))["do"] != "end":
         if message["do"] == "prepare":

@@ -363,7 +363,8 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         inside=[edge for edge, (src, dst) in work.hosts_by_edge.items() if point.fabric.together(src, dst)],
         hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
         programs=_programs(up) if point.workload else None,
-        iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000),
+        late_ms=collective.late_ms if collective else {}, steps=point.telemetry.steps,
+        iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000) + max(collective.late_ms.values(), default=0.0) / 1000 if collective else _SHORTEST_DEADLINE_S,
     )  # fmt: skip
 
 

@@ -272,6 +272,9 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
             "remove duration_s or collective",
         )
         yield Problem(("duration_s",), text)
+    if file.telemetry.steps and (collective is None or collective.compute_ms is not None):
+        text = told(True, "false without a collective, and with compute_ms, whose jobs have no iteration in common", "remove it")
+        yield Problem(("telemetry", "steps"), text)
     if program is not None and collective is not None:
         yield Problem(("workload",), told(program.command, "none beside a collective, as both have ranks", "remove workload or collective"))
     if program is not None and file.duration_s is not None:
@@ -355,7 +358,7 @@ class _Checks:
         arm.refuse([*_of_one_nic(file, fabric), *self.sets_hosts(file, fabric)])
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
-            arm.refuse(_unknown_hosts("collective", file.collective, fabric))
+            arm.refuse([*_unknown_hosts("collective", file.collective, fabric), *_unknown_late(file.collective, fabric)])
             arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric, file.links)))
         elif file.workload is not None:
             arm.refuse(_unknown_hosts("workload", file.workload, fabric))
@@ -525,6 +528,15 @@ def _apart(point: Point) -> Iterator[Problem]:
 
 def _rails(point: Point) -> int:
     return max(map(len, point.fabric.servers.values()), default=1)
+
+
+def _unknown_late(collective: Collective, fabric: Fabric) -> Iterator[Problem]:
+    ranks = collective.ranks
+    hosts = list(ranks) if isinstance(ranks, tuple) else [host.name for host in fabric.hosts]
+    for name in collective.late_ms:
+        if name not in hosts:
+            remedy = meant(name, hosts, "take the name from the topology")
+            yield Problem(("collective", "late_ms", name), f"got a host without a rank; accepted: {', '.join(hosts[:4])}, ...; {remedy}")
 
 
 def _unknown_hosts(key: str, ranked: Collective | Program, fabric: Fabric) -> list[Problem]:

@@ -116,12 +116,16 @@ def _ranks() -> Any:
     return Field("all", description="all, a number of 2 or more, or a list of two or more host names", examples=["all"])
 
 
+Lateness = Annotated[float, Field(ge=0, le=600_000, description="a number from 0 to 600000", examples=[50])]
+
+
 class Collective(Use):
     """What the ranks do, on which hosts, and how often; `nbytes` are the sizes, one after the other.
 
     With `hints` the collective tells the controller its connections, and waits until they are placed, before it begins.
     With `compute_ms` each of its groups is a job with a clock of its own, as in training: it computes that long, then
     communicates, and waits for no other group; `stagger_ms` is how much later each one begins than the one before.
+    Ranks on the hosts in `late_ms` begin every iteration so much later: stragglers, to see what they cost.
     What goes from one rank to another is shared by `channels` connections, as by queue pairs.
     """
 
@@ -139,6 +143,7 @@ class Collective(Use):
     warmup: int = Field(2, ge=0, le=100_000, description="a whole number from 0 to 100000", examples=[2])
     check: bool = Field(True, description="true or false", examples=[True])
     hints: bool = Field(False, description="true or false", examples=[True])
+    late_ms: dict[str, Lateness] = Field({}, description="a mapping of hosts to milliseconds, 0 to 600000", examples=[{"p0e0h1": 50}])
     compute_ms: float | None = Field(None, ge=0, le=600_000, description="a number from 0 to 600000", examples=[500])
     stagger_ms: float | None = Field(None, ge=0, le=600_000, description="a number from 0 to 600000", examples=[250])
     transport: Sockets | None = _sockets()
@@ -284,10 +289,14 @@ class Probes(_Values):
 
 
 class Telemetry(_Values):
-    """How often every queue is read, in milliseconds; with `queueing_delay` the wait of every packet is counted too."""
+    """How often every queue is read, in milliseconds; with `queueing_delay` the wait of every packet is counted too.
+
+    With `steps` ranks note when each transfer began and arrived.
+    """
 
     period_ms: int = Field(50, ge=5, le=1000, description="a whole number from 5 to 1000", examples=[10])
     queueing_delay: bool = Field(False, description="true or false", examples=[True])
+    steps: bool = Field(False, description="true or false", examples=[True])
     probes: Probes | None = Field(None, description="a mapping of hz and pairs", examples=[{"hz": 100}])
 
 

@@ -22,7 +22,7 @@ from fabric.outcome import Duty, duties
 from fabric.schedule import Schedule, Transfer
 from fabric.silences import Silences
 
-__all__ = ["Edge", "Program", "expected", "initial", "play", "program", "wrong"]
+__all__ = ["Edge", "Played", "Program", "expected", "initial", "play", "program", "wrong"]
 
 Edge = tuple[int, int]  # (peer rank, channel)
 _PATTERN = 251  # a prime, so that a chunk put in the wrong place shows
@@ -41,6 +41,18 @@ class Program:
     within: Mapping[int, Transfer]
     waits: Mapping[int, int]  # transfer to send, or to move -> how many completions it waits for
     wakes: Mapping[int, tuple[int, ...]]  # completed transfer -> transfers it counts for
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How an iteration went for one rank: each receiving edge's longest silences between the begin and its last byte, as (begin,
+    seconds); when the first byte of each transfer that it sends was handed over; and when each transfer was done: handed
+    over whole where it is sent, taken in where it is received, both where it stays within. Times are CLOCK_MONOTONIC.
+    """
+
+    silences: dict[Edge, list[tuple[float, float]]]
+    begun: dict[int, float]
+    done: dict[int, float]
 
 
 def program(schedule: Schedule, rank: int) -> Program:
@@ -105,15 +117,14 @@ def play(
     incoming: Mapping[Edge, socket.socket],
     deadline: float,
     turn: Callable[[], float] = lambda: inf,
-) -> dict[Edge, list[tuple[float, float]]]:
+) -> Played:
     """Play one iteration in place on `data`; TimeoutError when it is not over at `deadline` (CLOCK_MONOTONIC).
 
-    Gives each receiving edge's longest silences between the begin and its last byte, as (begin, seconds). `turn` is
-    called after every wait, and no wait is longer than the seconds that it gave.
+    `turn` is called after every wait, and no wait is longer than the seconds that it gave.
     """
     player = _Player(part, data, outgoing, incoming)
     player.run(deadline, turn)
-    return {edge: receiver.silences.to_json() for edge, receiver in player.receivers.items()}
+    return Played({edge: receiver.silences.to_json() for edge, receiver in player.receivers.items()}, player.begun, player.done)
 
 
 class _Player:
@@ -129,6 +140,8 @@ class _Player:
         self.part, self.data = part, data
         self.bytes = data.view(np.uint8).data
         self.waits = dict(part.waits)
+        self.begun: dict[int, float] = {}
+        self.done: dict[int, float] = {}
         self.senders = {edge: _Sender(outgoing[edge], deque(items)) for edge, items in part.sends.items()}
         self.receivers = {edge: _Receiver(incoming[edge], deque(items)) for edge, items in part.receives.items()}
         self.poll = select.epoll()
@@ -163,6 +176,7 @@ class _Player:
         return f"rank {self.part.rank} still waits for data from ranks {peers} and has data left for ranks {stuck}"
 
     def _complete(self, transfer: Transfer) -> None:
+        self.done[transfer.id] = time.monotonic()
         for waiting in self.part.wakes.get(transfer.id, ()):
             self.waits[waiting] -= 1
             if not self.waits[waiting] and waiting in self.part.within:
@@ -170,6 +184,7 @@ class _Player:
 
     def _move(self, transfer: Transfer) -> None:
         """What stays within the buffer, at once."""
+        self.begun[transfer.id] = time.monotonic()
         part = self.data[transfer.start : transfer.stop]
         target = self.data[transfer.lands : transfer.lands + len(part)]
         if transfer.op == "sum":
@@ -189,6 +204,8 @@ class _Player:
         while sender.queue and self.waits[sender.queue[0].id] == 0:
             transfer = sender.queue[0]
             size = self.data.itemsize
+            if transfer.id not in self.begun:
+                self.begun[transfer.id] = time.monotonic()
             left = self.bytes[transfer.start * size + sender.done : transfer.stop * size]
             try:
                 sender.done += sender.socket.send(left) if left else 0

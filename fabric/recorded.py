@@ -18,6 +18,7 @@ from fabric.journeys import Journey, read_journeys
 from fabric.orders import read_orders
 from fabric.queueing import Queueing, read_queueing
 from fabric.socketlog import FILE, SocketSeries, read_sockets
+from fabric.steps import Steps, read_steps
 from fabric.telemetry import Queues, read_queues
 from fabric.workload import Edge
 
@@ -115,6 +116,11 @@ class Recorded:
     def series(self) -> list[SocketSeries]:
         """Every sending socket over time; empty in records that are older than these."""
         return read_sockets(self.folder / "traffic" / FILE)
+
+    @cached_property
+    def steps(self) -> list[Steps]:
+        """When each transfer began and arrived, by measured iteration; empty where it was not asked for."""
+        return read_steps(self.folder / "traffic")
 
     @cached_property
     def sockets(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@
         point.json                   the resolved point: placement, flows, 5-tuples, installed paths, ideal
         network.json                 datapath, shapers asked and read back, sysctls read back
         controller/  traffic/  telemetry/   what each process was given, and what it wrote
+        traffic/steps.jsonl          with telemetry.steps: when each transfer of each iteration began and arrived
         queueing.json  queueing.npz  with telemetry.queueing_delay: how long packets waited in every queue
         inband/                      with telemetry.probes: pairs.json, inband.jsonl (a line a probe), report.json
         events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
@@ -75,6 +76,8 @@ class Row:
     p99_ms: float | None = None
     max_ms: float | None = None
     straggler_rank: int | None = None
+    lag_rank: int | None = None
+    lag_ms: float | None = None
     alpha_ms: float | None = None
     ideal_ms: float | None = None
     slowdown: float | None = None

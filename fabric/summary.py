@@ -39,6 +39,7 @@ from fabric.refusals import moved_nothing, refusal, reported
 from fabric.results import Row
 from fabric.schedule import Schedule
 from fabric.socketlog import rtt_percentiles_ms
+from fabric.steps import lag
 from fabric.telemetry import Queues, read_cpu
 from fabric.transports import describe_transport
 from fabric.workload import Workload
@@ -161,6 +162,8 @@ def _collective_row(
         wrong=wrong if point.collective and point.collective.check else None,
         correct=wrong == 0 if point.collective and point.collective.check else None,
     )  # fmt: skip
+    if found := lag(schedule, [steps for steps in seen.steps if steps.nbytes == schedule.nbytes]):
+        row = replace(row, lag_rank=found[0], lag_ms=found[1])
     row = replace(row, after_slowdown=_after_slowdown(seen, measured, ideal))
     row = _with_window(_with_load(point, work, seen, row, window, schedule), seen, window, point.fabric)
     row = _with_recovery(work, seen, row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Traffic:
     socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
     with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `clock` is that of jobs
     which have one of their own (`compute_s` and `stagger_s`), `desk` the socket at which orders to shift them are taken. `programs` are the ranks' instead of a collective.
+    By host, `late_ms` is how much later than the others its rank begins; with `steps` every transfer's times are told.
     """
 
     host_pids: Mapping[str, int]
@@ -53,6 +54,8 @@ class Traffic:
     clock: Mapping[str, float] | None = None
     desk: str | None = None
     programs: Programs | None = None
+    late_ms: Mapping[str, float] = field(default_factory=dict)
+    steps: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What the coordinator reads."""
@@ -67,7 +70,7 @@ class Traffic:
             ],
             "inside": [list(edge) for edge in self.inside], "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
-            "clock": self.clock, "desk": self.desk, "programs": self.programs and self.programs.to_json(),
+            "clock": self.clock, "desk": self.desk, "programs": self.programs and self.programs.to_json(), "late_ms": dict(self.late_ms), "steps": self.steps,
         }  # fmt: skip
 
 

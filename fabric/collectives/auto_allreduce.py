@@ -28,7 +28,7 @@ from fabric.schedule import Schedule
 
 __all__ = ["auto_allreduce"]
 
-ALPHA_MS = 1.0  # a transfer's latency among 16 ranks on two cores, fitted: experiments/README.md, `algorithms`
+ALPHA_MS = 1.0  # TODO
 _UNLIMITED = 1000.0  # what a NIC is given inside its server where that is not limited, in rates of a link
 _ALIKE = 1.02  # times the best: nearer than the model is right, and of these the first is picked
 

@@ -21,6 +21,7 @@ from fabric.errors import RequestError
 from fabric.plots.bandwidth import BANDWIDTH
 from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
+from fabric.plots.gantt import GANTT
 from fabric.plots.inband import INBAND
 from fabric.plots.latency import LATENCY
 from fabric.plots.latency_cdf import LATENCY_CDF
@@ -37,7 +38,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queueing": QUEUEING, "inband": INBAND,
+    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

@@ -55,3 +55,23 @@ def test_what_bench_refuses(fabriclab: Any) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "collective.per_server: got 5; accepted: 1, 2, 3 for 6 ranks, two servers or more" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_straggler_shows(fabriclab: Any) -> None:
+    """A rank that begins late is named, with what it cost; others are not, and the sums are right. Its figure is drawn."""
+    text = """
+question: Who was waited for?
+topology: {use: single-switch, hosts: 4}
+links: {mbps: 20, queue_packets: 50}
+controller: {use: two-level}
+collective: {use: ring-allreduce, nbytes: 64KiB, iterations: 3, warmup: 1}
+telemetry: {steps: true}
+sweep: {collective.late_ms: [{}, {h2: 60}]}
+"""
+    done, folder = fabriclab.run(text)
+    plain, late = (json.loads(line) for line in done.stdout.splitlines())
+    assert plain["correct"] and late["correct"]
+    assert late["lag_rank"] == 2 and 58 <= late["lag_ms"] <= 80
+    assert plain["lag_ms"] < 30
+    assert 50 <= late["p50_ms"] - plain["p50_ms"] <= 80
+    assert (folder / "figures" / "gantt.png").stat().st_size > 10_000

@@ -192,6 +192,18 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:1: collective: got neither collective nor workload nor load; accepted: one of them, or one of the first two and load; add e.g. "
         "collective: {use: ring-allreduce, nbytes: 1MiB}",
     ),
+    "a straggler that is no host": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 1MiB, late_ms: {p0e0h9: 50}}"),
+        "bad.yaml:5: collective.late_ms.p0e0h9: got a host without a rank; accepted: p0e0h0, p0e0h1, p0e1h0, p0e1h1, ...; did you mean p0e0h1?",
+    ),
+    "a straggler that is early": (
+        changed(collective="collective: {use: ring-allreduce, nbytes: 1MiB, late_ms: {p0e0h1: -5}}"),
+        "bad.yaml:5: collective.late_ms: got {p0e0h1: -5}; accepted: a mapping of hosts to milliseconds, 0 to 600000; write e.g. late_ms: {p0e0h1: 50}",
+    ),
+    "steps without a collective": (
+        changed(collective="load: [{use: stride, step: 8}]", more="duration_s: 5\ntelemetry: {steps: true}"),
+        "bad.yaml:7: telemetry.steps: got true; accepted: false without a collective, and with compute_ms, whose jobs have no iteration in common; remove it",
+    ),
     "a program beside a collective": (
         changed(more="workload: {use: command, command: ./bench}"),
         "bad.yaml:6: workload: got './bench'; accepted: none beside a collective, as both have ranks; remove workload or collective",
@@ -581,7 +593,7 @@ CASES: dict[str, tuple[str, str]] = {
     "a parameter the collective has not": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, iteration: 5}"),
         "bad.yaml:5: collective.iteration: got an unknown key; accepted: use, ranks, placement, nbytes, "
-        "channels, dtype, iterations, warmup, check, hints, compute_ms, stagger_ms, transport, groups; did you mean iterations?",
+        "channels, dtype, iterations, warmup, check, hints, late_ms, compute_ms, stagger_ms, transport, groups; did you mean iterations?",
     ),
     "groups that do not divide the ranks": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1KiB, ranks: 12, groups: 5}"),
