@@ -21,14 +21,14 @@ from fabric.collectives.ring_allreduce import ring_allreduce
 from fabric.errors import RequestError
 from fabric.fluid import play
 from fabric.graph import INSIDE, Fabric, Port
-from fabric.ideal import payload_mbps
+from fabric.ideal import CREDIT_FRAMES, TCP_IP_HEADERS, payload_mbps
 from fabric.keys import Links
 from fabric.paths import Path, PathSets
 from fabric.schedule import Schedule
 
 __all__ = ["auto_allreduce"]
 
-ALPHA_MS = 1.0  # TODO
+ALPHA_MS = 1.3  # a step among 16 ranks on two cores: 0.7 to 2.2 from 256 B to 4 KiB, see `algorithms` in experiments/README.md
 _UNLIMITED = 1000.0  # what a NIC is given inside its server where that is not limited, in rates of a link
 _ALIKE = 1.02  # times the best: nearer than the model is right, and of these the first is picked
 
@@ -79,7 +79,7 @@ def _expected(schedules: Sequence[Schedule], fabric: Fabric, hosts: Sequence[str
         paths = _dealt(schedule, sets, fabric, hosts)
         if paths is None:
             return float("inf")
-        return play(schedule, lambda *connection: paths[connection], capacity, alpha).end_ms
+        return play(schedule, lambda *connection: paths[connection], capacity, alpha, burst_bytes=CREDIT_FRAMES * (links.mtu - TCP_IP_HEADERS)).end_ms
 
     return [expected(schedule) for schedule in schedules]
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,17 @@ def test_a_process_that_is_killed_is_named(
     assert said in message
     assert running.marked(running.process.pid) == {}
     assert state() == before
+
+
+def test_a_rank_that_stalls_is_named(running: Running, fabriclab: Any) -> None:
+    """As soon as its iteration's deadline is over, 20 s after its begin."""
+    before = time.monotonic()
+    os.kill(running.rank(), signal.SIGSTOP)
+    done = fabriclab.finish(running.process)
+    assert done.returncode == 4 and time.monotonic() - before < 45
+    (message,) = messages(done)
+    assert "the traffic stopped: rank 0 on h0 did not answer in time: it is stalled or starved" in message
+    assert running.marked(running.process.pid) == {}
 
 
 def test_a_second_run_is_refused_while_one_is_there(running: Running, fabriclab: Any) -> None:
