@@ -10,7 +10,7 @@ from __future__ import annotations
 from fabric.errors import RequestError
 from fabric.graph import Fabric, FabricBuilder
 
-__all__ = ["rail_only", "rail_optimized"]
+__all__ = ["inside", "rail_only", "rail_optimized"]
 
 _HOSTS_A_BYTE = 250
 _MOST = 2048  # hosts
@@ -33,7 +33,7 @@ def rail_optimized(
         known = ", ".join(str(by) for by in range(1, servers + 1) if servers % by == 0)
         raise RequestError(f"topology.oversubscription: got {oversubscription}; accepted: {known}, which divide the {servers} servers of a leaf")
     params = {"servers": servers, "rails": rails, "oversubscription": oversubscription, "units": units, "nvlink_ratio": nvlink_ratio}
-    build = FabricBuilder("rail-optimized", params, inside=_inside(nvlink_ratio))
+    build = FabricBuilder("rail-optimized", params, inside=inside(nvlink_ratio))
     spines = servers // oversubscription
     for spine in range(spines):
         build.switch(f"s{spine}", tier="spine", position=(spine,), dpid=2 << 16 | spine)
@@ -53,7 +53,7 @@ def rail_only(servers: int = 4, rails: int = 4, nvlink_ratio: float | str = 9.0)
     """
     _refuse(servers, rails, 1)
     params = {"servers": servers, "rails": rails, "nvlink_ratio": nvlink_ratio}
-    build = FabricBuilder("rail-only", params, inside=_inside(nvlink_ratio))
+    build = FabricBuilder("rail-only", params, inside=inside(nvlink_ratio))
     _unit(build, 0, servers, rails)
     return build.fabric()
 
@@ -74,7 +74,8 @@ def _unit(build: FabricBuilder, unit: int, servers: int, rails: int) -> None:
             build.link(name, _leaf(unit, rail), a_port=0, b_port=index + 1)
 
 
-def _inside(nvlink_ratio: float | str) -> float | None:
+def inside(nvlink_ratio: float | str) -> float | None:
+    """What a NIC can send inside its server, in rates of a link; None for no limit. RequestError for another text, or a ratio that is none."""
     if nvlink_ratio == "free":
         return None
     if isinstance(nvlink_ratio, (str, bool)) or not 0 < nvlink_ratio <= 1000:

@@ -204,6 +204,8 @@ def test_rails_without_spines_meet_inside_servers_only() -> None:
         (lambda: rail_only(4, 0), "topology.rails: got 0; accepted: 1 to 200"),
         (lambda: rail_only(4, 4, nvlink_ratio="fast"), "topology.nvlink_ratio: got 'fast'; accepted: a number above 0 and at most 1000, or free"),
         (lambda: leaf_spine(1), "topology.leaves: got 1; accepted: 2 to 250"),
+        (lambda: leaf_spine(per_server=3), "topology.per_server: got 3; accepted: 1, 2, 4, which divide the 4 hosts of a leaf"),
+        (lambda: leaf_spine(per_server=2, nvlink_ratio=0), "topology.nvlink_ratio: got 0; accepted: a number above 0 and at most 1000, or free"),
         (lambda: leaf_spine(scale=0), "topology.scale: got 0; accepted: a number above 0"),
     ],
 )
@@ -222,6 +224,16 @@ def test_leaf_spine_is_a_full_mesh_of_two_tiers(leaves: int, spines: int, hosts:
     assert len(PathSets(fabric)("l0h0", "l1h0")) == spines
     assert {fabric.scale[port] for port in fabric.uplinks()} == {1.0}
     assert_names_and_addresses(fabric)
+
+
+def test_a_leaf_s_hosts_may_be_the_nics_of_servers() -> None:
+    """Of so many each, on one leaf; without, there are no servers."""
+    fabric = leaf_spine(2, 2, 4, per_server=2, nvlink_ratio=4)
+    assert {name: [nic.name for nic in nics] for name, nics in fabric.servers.items()} == {
+        "l0n0": ["l0h0", "l0h1"], "l0n1": ["l0h2", "l0h3"], "l1n0": ["l1h0", "l1h1"], "l1n1": ["l1h2", "l1h3"],
+    }  # fmt: skip
+    assert fabric.inside == 4.0 and leaf_spine().servers == {} and leaf_spine().inside is None
+    assert Fabric.from_json(json.loads(json.dumps(fabric.to_json()))) == fabric
 
 
 @pytest.mark.parametrize("hosts", [2, 16, 300])
