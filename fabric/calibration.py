@@ -55,7 +55,7 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcps: Mapping[s
     )
     bench = replace(
         point, fabric=fabric, topology=Use(use="single-switch"), controller=Controller(use="two-level"),
-        collective=collective, workload=None, load=(), duration_s=None, events=(), links=calibrated(point.links),
+        collective=collective, workload=None, load=(), requests=(), duration_s=None, events=(), links=calibrated(point.links),
         # What a point measures besides costs it time; the ideal is without that.
         telemetry=Telemetry(period_ms=point.telemetry.period_ms),
         transport=point.transport.model_copy(update={"hosts": {}}),

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fabric.asking import Asking, ask_and_answer
 from fabric.background import limit, run_flows
 from fabric.children import Child, TrafficError, fork, hear, tell
 from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, tell_beat
@@ -74,6 +75,7 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
     ranks = _fork_ranks(plan, schedules, namespaces, children)
     programs = _fork_programs(plan, namespaces, children) if plan["programs"] else []
     loaded = _fork_loaded_hosts(plan, namespaces, children)
+    asking = _fork_asking(plan, namespaces, children)
     deadline = time.monotonic() + _SETUP_DEADLINE_S
     for step in ("listen", "connect"):
         if ranks and plan["hints"] and step == "connect":
@@ -84,9 +86,10 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
             child.hear(deadline)
     _write(records, event="started", children=len(children), took_s=time.monotonic() - started)
     begin = _release(children)
-    if loaded:
+    end = None
+    if loaded or asking:
         end = begin + plan["duration_s"] if plan["duration_s"] else None
-        for child in loaded:
+        for child in (*loaded, *asking):
             child.tell({"do": "flow", "begin": begin, "end": end})
         _write(records, event="load", begin=begin, end=end)
         time.sleep(max(0.0, begin + plan["load_lead_s"] - time.monotonic()) if ranks or programs else 0.0)
@@ -94,7 +97,9 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         (_pace if plan["clock"] else _iterate)(plan, schedules, ranks, records)
     if programs:
         _run_programs(plan, programs, records)
-    _finish(plan, [*ranks, *programs], loaded, records)
+    if asking and not loaded and end is not None:
+        time.sleep(max(0.0, end - time.monotonic()))
+    _finish(plan, [*ranks, *programs], loaded, asking, records)
 
 
 def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], phase: str) -> None:
@@ -209,7 +214,9 @@ def _run_programs(plan: Mapping[str, Any], programs: Sequence[Child], records: I
     _write(records, event="programs", begin=release, end=max(one["ended"] for one in ended.values()), ranks=[ended[rank] for rank in range(len(programs))])
 
 
-def _finish(plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Child], records: IO[str]) -> None:
+def _finish(
+    plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Child], asking: Sequence[Child], records: IO[str]
+) -> None:
     for child in loaded:
         child.tell({"do": "stop"})
     until = time.monotonic() + (plan["duration_s"] or 0) + _SETUP_DEADLINE_S
@@ -218,13 +225,25 @@ def _finish(plan: Mapping[str, Any], ranks: Sequence[Child], loaded: Sequence[Ch
         flows.update(child.hear(until)["flows"])
     if loaded:
         _write(records, event="flows", flows=flows)
-    for child in (*ranks, *loaded):  # one after another, as they append to one file
+    if asking:
+        _write(records, event="answers", answers=_answers(asking, until))
+    for child in (*ranks, *loaded, *asking):  # one after another, as they append to one file
         child.tell({"do": "report"})
         said = child.hear(until)
         _write(records, event="sockets", who=child.name, sockets=said["sockets"], watched=said["watched"])
-    for child in (*ranks, *loaded):
+    for child in (*ranks, *loaded, *asking):
         child.tell({"do": "end"})
     _write(records, event="end")
+
+
+def _answers(asking: Sequence[Child], until: float) -> dict[str, Any]:
+    """What came of all requests: who asks stops first, so that nobody's server is gone before."""
+    for child in asking:
+        child.tell({"do": "stop"})
+    found: dict[str, Any] = {}
+    for child in asking:
+        found.update(child.hear(until)["answers"])
+    return found
 
 
 def _release(children: Sequence[Child]) -> float:
@@ -372,6 +391,33 @@ def _load_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> No
     hear(channel)
     sockets = _reports(outgoing, plugs.outgoing, "load", "sender") + _reports(incoming, plugs.incoming, "load", "receiver")
     tell(channel, sockets=sockets, watched=log.write(_series_path(), "load", plugs.outgoing))
+    hear(channel)
+
+
+def _fork_asking(plan: Mapping[str, Any], namespaces: Mapping[str, int], children: list[Child]) -> list[Child]:
+    hosts = dict.fromkeys(host for one in plan["askings"] for host in (one["asking"]["client"], one["asking"]["server"]))
+    return [fork(f"the requests on {host}", namespaces[host], partial(_asking_body, plan, host), children) for host in hosts]
+
+
+def _asking_body(plan: Mapping[str, Any], host: str, channel: socket.socket) -> None:
+    every = {number: Asking(**one["asking"]) for number, one in enumerate(plan["askings"])}
+    ends = {number: Endpoints(**one["endpoints"]) for number, one in enumerate(plan["askings"])}
+    plugs = _Plugs(
+        outgoing={number: ends[number] for number, one in every.items() if one.client == host},
+        incoming={number: ends[number] for number, one in every.items() if one.server == host},
+        options=lambda number: plan["sockets"][plan["askings"][number]["job"]][host],
+    )
+    outgoing, incoming = plugs.open(channel)
+    log = SocketLog(outgoing)
+    begin = hear(channel)
+    clients, servers = ({number: (end, every[number]) for number, end in sockets.items()} for sockets in (outgoing, incoming))
+    answers = ask_and_answer(
+        clients, servers, begin["begin"], begin["end"], lambda: hear(channel)["do"] == "stop", channel.fileno(), log.turn
+    )
+    tell(channel, answers={number: asked.to_json() for number, asked in answers.items()})
+    hear(channel)
+    sockets = _reports(outgoing, plugs.outgoing, "requests", "sender") + _reports(incoming, plugs.incoming, "requests", "receiver")
+    tell(channel, sockets=sockets, watched=log.write(_series_path(), "requests", plugs.outgoing))
     hear(channel)
 
 

@@ -352,7 +352,7 @@ def _drained(up: _Running) -> bool:
 
 def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     point, work, collective = up.point, up.work, up.point.collective
-    loaded = {host for flow in work.flows for host in (flow.src, flow.dst)}
+    loaded = {host for flow in work.flows for host in (flow.src, flow.dst)} | {host for one in work.askings for host in (one.client, one.server)}
     return Traffic(
         host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *work.programs, *loaded})},
         sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges, schedules=work.schedules,
@@ -364,6 +364,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
         programs=_programs(up) if point.workload else None,
         late_ms=collective.late_ms if collective else {}, steps=point.telemetry.steps,
+        askings=[(one, ends, f"requests.{entry}") for one, ends, entry in zip(work.askings, work.asking_endpoints, work.asking_entries, strict=True)],
         iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000) + max(collective.late_ms.values(), default=0.0) / 1000 if collective else _SHORTEST_DEADLINE_S,
     )  # fmt: skip
 

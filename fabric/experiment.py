@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
+from fabric.asking import Asking
 from fabric.composing import compose
 from fabric.errors import RequestError
 from fabric.events import asked_wrongly, strangers
@@ -36,6 +37,7 @@ from fabric.keys import (
     Links,
     Load,
     Program,
+    Requests,
     Sockets,
     Telemetry,
     Transport,
@@ -101,6 +103,7 @@ class Point:
     base: Path
     events: tuple[Event, ...] = ()
     workload: Program | None = None
+    requests: tuple[Requests, ...] = ()
 
     @property
     def ranked(self) -> Collective | Program | None:
@@ -127,7 +130,7 @@ class Point:
         return {**plain, **dumped, **self._lists(), "fabric": fabric}
 
     def _lists(self) -> dict[str, Any]:
-        return {key: [item.model_dump(mode="json") for item in getattr(self, key)] for key in ("load", "events")}
+        return {key: [item.model_dump(mode="json") for item in getattr(self, key)] for key in ("load", "requests", "events")}
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,23 @@ def _flows_of(point: Point, index: int) -> list[Flow]:
     return [replace(flow, mbps=load.mbps) for flow in found] if load.mbps is not None else list(found)
 
 
+def askings(point: Point) -> list[list[Asking]]:
+    """What each entry of `requests` has its clients ask: clients take its servers in turn, and none asks itself. RequestError where nobody is left to ask."""
+    found, ranked = [], set(placement(point))
+    for number, one in enumerate(point.requests):
+        every = [host.name for host in point.fabric.hosts if not (one.clients == "idle" and host.name in ranked)]
+        clients = list(one.clients) if isinstance(one.clients, tuple) else [host for host in every if host not in one.servers]
+        pairs = [(client, one.servers[place % len(one.servers)]) for place, client in enumerate(clients)]
+        if not pairs or any(client == server for client, server in pairs):
+            text = told(one.clients, "hosts beside the servers", "name clients that are no servers, or other servers")
+            raise RequestError(f"requests.{number}.clients: {text}")
+        found.append([
+            Asking(client, server, one.request, one.response, one.rate_hz, one.arrivals == "poisson", f"requests{number}/{client}", point.seed)
+            for client, server in pairs
+        ])  # fmt: skip
+    return found
+
+
 def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base: Path | None = None) -> Experiment:
     """The experiment of a file, with every point checked; RequestError, one line, for the first thing wrong.
 
@@ -208,7 +228,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
         if point.collective is not None:
             arm.refuse(_tried(arm, ("collective",), point.collective, partial(check.placed, point)))
         arm.refuse(_apart(point))
-        arm.refuse(one_sided(point, placement(point), flows_by_load(point)) if point.transport.hosts else ())
+        arm.refuse(_nobody_asks(point))
+        arm.refuse(one_sided(point, placement(point), flows_by_load(point), askings(point)) if point.transport.hosts else ())
     return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
 
 
@@ -236,7 +257,7 @@ def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile
             topology=file.topology, fabric=check.fabric(file.topology), links=file.links,
             controller=file.controller, collective=file.collective, load=file.load,
             transport=file.transport, telemetry=file.telemetry, duration_s=file.duration_s, base=check.base, events=file.events,
-            workload=file.workload,
+            workload=file.workload, requests=file.requests,
         ))  # fmt: skip
     return tuple(points)
 
@@ -256,10 +277,10 @@ def _refuse_twins(every: Sequence[Arm], files: Sequence[ExperimentFile]) -> None
 def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     """What is wrong between keys that are each fine."""
     document, collective, program = arm.document, file.collective, file.workload
-    if collective is None and program is None and not file.load:
+    if collective is None and program is None and not file.load and not file.requests:
         remedy = "add e.g. collective: {use: ring-allreduce, nbytes: 1MiB}"
         yield Problem(
-            ("collective",), f"got neither collective nor workload nor load; accepted: one of them, or one of the first two and load; {remedy}", True
+            ("collective",), f"got neither collective nor workload, load nor requests; accepted: one of them or more, but not both of the first two; {remedy}", True
         )
     elif collective is None and program is None and file.duration_s is None:
         accepted = "a number above 0 and at most 3600, as no collective ends the run"
@@ -356,6 +377,7 @@ class _Checks:
         fabric = self.fabric(file.topology)
         arm.refuse(_unknown_ends(file, fabric))
         arm.refuse([*_of_one_nic(file, fabric), *self.sets_hosts(file, fabric)])
+        arm.refuse(_unknown_askers(file, fabric))
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
             arm.refuse([*_unknown_hosts("collective", file.collective, fabric), *_unknown_late(file.collective, fabric)])
@@ -528,6 +550,28 @@ def _apart(point: Point) -> Iterator[Problem]:
 
 def _rails(point: Point) -> int:
     return max(map(len, point.fabric.servers.values()), default=1)
+
+
+def _nobody_asks(point: Point) -> Iterator[Problem]:
+    try:
+        askings(point)
+    except RequestError as err:
+        key, _, text = str(err).partition(": ")
+        _, number, name = key.split(".")
+        yield Problem(("requests", int(number), name), text)
+
+
+def _unknown_askers(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
+    """Hosts of requests that are none, or alone, or of one server with those they would ask."""
+    for number, one in enumerate(file.requests):
+        for key, names in (("servers", one.servers), ("clients", one.clients if isinstance(one.clients, tuple) else ())):
+            for name in names:
+                if name not in fabric.host_by_name:
+                    remedy = meant(name, fabric.host_by_name, "take the names from the topology")
+                    yield Problem(("requests", number, key), told(name, f"hosts of this topology: {', '.join(list(fabric.host_by_name)[:4])}, ...", remedy))
+        if fabric.servers:
+            text = told(list(one.servers), "none where the NICs of a server share a namespace", "use a topology without servers")
+            yield Problem(("requests", number, "servers"), text)
 
 
 def _unknown_late(collective: Collective, fabric: Fabric) -> Iterator[Problem]:

@@ -39,6 +39,7 @@ def _nbytes(value: Any) -> Any:
 SIZE_SCHEMA = {
     "anyOf": [{"type": "integer", "minimum": 4}, {"type": "string", "pattern": "^[0-9]+ ?([KMG]i|[kMG])?B$"}]
 }
+_SIZE = "a multiple of 4 from 4 to 1GiB, in bytes or with B, KiB, MiB, GiB, kB, MB, GB"
 Size = Annotated[int, BeforeValidator(_nbytes), Field(ge=4, le=1 << 30, multiple_of=4)]
 Sizes = Annotated[
     tuple[Size, ...],
@@ -176,6 +177,23 @@ class Load(Use):
     )
     seed: int | None = Field(None, ge=0, lt=1 << 63, description="a whole number from 0, below 2^63", examples=[7])
     transport: Sockets | None = _sockets()
+
+
+class Requests(_Values):
+    """Requests and answers beside all else: inference (`arrivals: poisson`), or every rank's checkpoint at a period (`periodic`).
+
+    Every client asks one of `servers`, in turn, `rate_hz` times a second. `objective_ms` is the time within which an answer is in time.
+    """
+
+    clients: Annotated[Literal["all", "idle"] | tuple[str, ...], BeforeValidator(_listed)] = Field(
+        "all", description="all, idle for the hosts without a rank, or a list of host names", examples=["idle"]
+    )
+    servers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1, description="a list of host names", examples=[["p0e0h0"]])
+    rate_hz: float = Field(gt=0, le=10_000, description="a number above 0 and at most 10000", examples=[5])
+    arrivals: Literal["poisson", "periodic"] = Field("poisson", description="poisson or periodic", examples=["periodic"])
+    request: Size = Field(description=_SIZE, examples=["4KiB"])
+    response: Size = Field(description=_SIZE, examples=["64KiB"])
+    objective_ms: float | None = Field(None, gt=0, le=3_600_000, description="a number above 0 and at most 3600000", examples=[100])
 
 
 class Ecn(_Values):
@@ -317,6 +335,11 @@ class ExperimentFile(_Values):
     )
     load: Annotated[tuple[Load, ...], BeforeValidator(_listed)] = Field(
         (), description="a list of mappings with use", examples=[[{"use": "stride", "step": 8}]]
+    )
+    requests: Annotated[tuple[Requests, ...], BeforeValidator(_listed)] = Field(
+        (),
+        description="a list of mappings with servers, rate_hz, request and response",
+        examples=[[{"servers": ["p0e0h0"], "rate_hz": 5, "request": "4KiB", "response": "64KiB"}]],
     )
     events: Annotated[tuple[Event, ...], BeforeValidator(_listed)] = Field(
         (),

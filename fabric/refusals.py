@@ -124,7 +124,7 @@ def _ordered_timeouts(seen: Recorded, host: str) -> list[int]:
 
 def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
     """Each end is judged by what its job on its host was asked for: congestion control, smallest timeout, largest window."""
-    if not seen.sockets and (work.edges or work.flows):
+    if not seen.sockets and (work.edges or work.flows or work.askings):
         return "no socket reported its congestion control"
     alike = not point.transport.hosts and not any(job.transport for job in jobs(point))
     other: dict[str, set[str]] = {}
@@ -153,6 +153,8 @@ def _ends(point: Point, work: Workload, seen: Recorded) -> Iterator[tuple[dict[s
     owner = {ends.dst_port: ("collective", *work.hosts_by_edge[edge]) for edge, ends in work.edges.items()}
     for flow, ends, load in zip(work.flows, work.flow_endpoints, work.flow_loads, strict=True):
         owner[ends.dst_port] = (f"load.{load}", flow.src, flow.dst)
+    for asking, ends, entry in zip(work.askings, work.asking_endpoints, work.asking_entries, strict=True):
+        owner[ends.dst_port] = (f"requests.{entry}", asking.client, asking.server)
     for end in seen.sockets:
         job, src, dst = owner[end["dst_port"]]
         yield end, every[job], src if end["role"] == "sender" else dst
@@ -230,7 +232,7 @@ def moved_nothing(
         return f"the controller moved nothing, though {wanted}"
     if window[1] - window[0] < _TURNS_TO_ACT * point.poll_ms / 1000:
         return None  # its loop is slower than what was measured: that is a result
-    if point.workload:
+    if point.workload or not (work.schedules or work.flows):
         return None  # nobody knows what it would have gained
     slow, least = _slowdowns(point, work, seen, row)
     if slow > _WORTH_MOVING and slow > least * _WORTH_MOVING:

@@ -55,6 +55,7 @@ class Row:
     stagger_ms: float | None = None
     workload: str | None = None
     load: str | None = None
+    requests: str | None = None
     events: str | None = None
     tcp: str
     tcp_by: str | None = None
@@ -95,6 +96,7 @@ class Row:
     load_leftover_share: float | None = None
     load_jain: float | None = None
     slowest_flow_slowdown: float | None = None
+    answers: dict[str, dict[str, Any]] | None = None
     after_slowdown: float | None = None
     after_share_of_nb: float | None = None
     after_slowest_flow_slowdown: float | None = None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fabric import plugins
+from fabric.answers import answered, describe_requests
 from fabric.decisions import count
 from fabric.delay import line_seen, round_trip_ms
 from fabric.events import SETTLE_S, Happened, degraded, describe_events
@@ -79,7 +80,7 @@ def _asked(point: Point, seen: Recorded) -> Row:
         policy=_policy(point), collective=collective.use if collective else None,
         placement=ranked.placement if ranked else None, workload=point.workload.command if point.workload else None, channels=collective.channels if collective else None,
         hints=collective.hints if collective else None, compute_ms=collective.compute_ms if collective else None,
-        stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), events=describe_events(point.events), tcp=point.transport.tcp,
+        stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), requests=describe_requests(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
         delay_ms=links.delay_ms, loss_percent=links.loss_percent, delay_by=(seen.network.get("delay") or {}).get("by"),
         mtu=links.mtu, mbps=links.mbps, nvlink_ratio=_inside(point), repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
@@ -212,7 +213,8 @@ def _within(release: float, ms: float, stretch: tuple[float, float]) -> bool:
 def _with_load(
     point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float], schedule: Schedule | None = None
 ) -> Row:
-    """Goodput of all background flows over the window, against the same flows on one ideal switch, and what `schedule` left."""
+    """What requests took; goodput of all background flows over the window, against the same flows on one ideal switch, and what `schedule` left."""
+    row = replace(row, answers=answered(point, work, seen, window))
     if not work.flows:
         return row
     rates = _rates_mbps(work, seen, window)
@@ -350,7 +352,7 @@ def _judged(
 def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
-        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms", "workload",
+        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms", "workload", "requests",
         "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "nvlink_ratio", "repeat", "seed",
         "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip

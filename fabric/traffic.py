@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fabric.asking import Asking
 from fabric.load import Flow
 from fabric.process import Companion, companion
 from fabric.programs import Programs
@@ -31,7 +32,7 @@ class Traffic:
     socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
     with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `clock` is that of jobs
     which have one of their own (`compute_s` and `stagger_s`), `desk` the socket at which orders to shift them are taken. `programs` are the ranks' instead of a collective.
-    By host, `late_ms` is how much later than the others its rank begins; with `steps` every transfer's times are told.
+    By host, `late_ms` is how much later than the others its rank begins; with `steps` every transfer's times are told. `askings` are requests, with their endpoints and job.
     """
 
     host_pids: Mapping[str, int]
@@ -56,6 +57,7 @@ class Traffic:
     programs: Programs | None = None
     late_ms: Mapping[str, float] = field(default_factory=dict)
     steps: bool = False
+    askings: Sequence[tuple[Asking, Endpoints, str]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What the coordinator reads."""
@@ -71,6 +73,7 @@ class Traffic:
             "inside": [list(edge) for edge in self.inside], "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
             "clock": self.clock, "desk": self.desk, "programs": self.programs and self.programs.to_json(), "late_ms": dict(self.late_ms), "steps": self.steps,
+            "askings": [{"asking": asdict(asking), "endpoints": asdict(endpoints), "job": job} for asking, endpoints, job in self.askings],
         }  # fmt: skip
 
 

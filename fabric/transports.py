@@ -20,6 +20,7 @@ from fabric.keys import NEED_ECN, ExperimentFile, Sockets, Transport
 from fabric.located import KeyPath, Problem, meant, show, told
 
 if TYPE_CHECKING:
+    from fabric.asking import Asking
     from fabric.endpoints import Provided
     from fabric.experiment import Point
     from fabric.load import Flow
@@ -46,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The collective or one load, and its own transport; `mark` is 0 where its routes are the hosts' own."""
+    """The collective, one load or the requests of one entry, and its own transport; `mark` is 0 where its routes are the hosts' own."""
 
     name: str
     transport: Sockets | None
@@ -59,9 +60,10 @@ class Job:
 
 
 def jobs(point: Point | ExperimentFile) -> list[Job]:
-    """The jobs of a point, the collective first: `collective`, `load.0`, `load.1`; marks count from 1."""
-    own = [("collective", point.collective.transport)] if point.collective else []
+    """The jobs of a point, the collective first: `collective`, `load.0`, `load.1`, `requests.0`; marks count from 1."""
+    own: list[tuple[str, Sockets | None]] = [("collective", point.collective.transport)] if point.collective else []
     own += [(f"load.{index}", load.transport) for index, load in enumerate(point.load)]
+    own += [(f"requests.{index}", None) for index, _ in enumerate(point.requests)]
     return [
         Job(name, transport, number if transport and any(getattr(transport, key) is not None for key in METRICS) else 0)
         for number, (name, transport) in enumerate(own, 1)
@@ -151,8 +153,9 @@ def unknown(transport: Transport, fabric: Fabric) -> Iterator[Problem]:
 
 
 def one_sided(
-    point: Point, ranks: Sequence[str], loads: Sequence[Sequence[Flow]], needs: Callable[[str], bool] | None = None
-) -> Iterator[Problem]:
+    point: Point, ranks: Sequence[str], loads: Sequence[Sequence[Flow]], askings: Sequence[Sequence[Asking]] = (),
+    needs: Callable[[str], bool] | None = None,
+) -> Iterator[Problem]:  # fmt: skip
     """Connections of which one end lives on marks and the other has another congestion control: that would refuse ECN.
 
     A sender that needs ECN sends its SYN so that it may be marked, and only a listener that needs ECN too agrees to that.
@@ -160,6 +163,7 @@ def one_sided(
     needs = needs or (lambda tcp: lives_on_marks(tcp, point.base))
     pairs = [list(pairwise(ranks))] if point.collective else []
     pairs += [[(flow.src, flow.dst) for flow in flows] for flows in loads]
+    pairs += [[(one.client, one.server) for one in entry] for entry in askings]
     for job, ends in zip(jobs(point), pairs, strict=True):
         for src, dst in ends:
             tcps = {host: settings(point.transport, host, job.transport).tcp for host in (src, dst)}
@@ -167,13 +171,10 @@ def one_sided(
                 one, other = sorted((src, dst), key=lambda host: not needs(tcps[host]))
                 what = f"{one} exchanges data with {other}, which has {tcps[other]}, in {job.name}"
                 host = one if one in point.transport.hosts else other
-                text = told(tcps[host], f"one and the same at both ends where marks are needed: {what}", f"write e.g. {_word(job)}: {{tcp: {tcps[one]}}}")
+                remedy = f"write {tcps[one]} for both" if job.name.startswith("requests") else f"write e.g. {job.name}.transport: {{tcp: {tcps[one]}}}"
+                text = told(tcps[host], f"one and the same at both ends where marks are needed: {what}", remedy)
                 yield Problem(("transport", "hosts", host), text)
                 return
-
-
-def _word(job: Job) -> str:
-    return f"{job.name}.transport"
 
 
 def refuse_unmarked(points: Sequence[Point], works: Sequence[Workload], tcps: Mapping[str, Provided]) -> None:
@@ -185,7 +186,8 @@ def refuse_unmarked(points: Sequence[Point], works: Sequence[Workload], tcps: Ma
                 text = told(tcp, "queues that mark, as it needs ECN (TCP_CONG_NEEDS_ECN)", remedy)
                 raise RequestError(f"{'.'.join(map(str, path))}: {text}")
         loads = [[flow for flow, load in zip(work.flows, work.flow_loads, strict=True) if load == index] for index in range(len(point.load))]
-        for problem in one_sided(point, work.ranks, loads, lambda tcp: tcps[tcp].needs_ecn):
+        entries = [[one for one, entry in zip(work.askings, work.asking_entries, strict=True) if entry == index] for index in range(len(point.requests))]
+        for problem in one_sided(point, work.ranks, loads, entries, lambda tcp: tcps[tcp].needs_ecn):
             raise RequestError(f"{'.'.join(map(str, problem.path))}: {problem.text}")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fabric.asking import Asking
 from fabric.composing import compose
-from fabric.experiment import Point, flows_by_load, placement
+from fabric.experiment import Point, askings, flows_by_load, placement
 from fabric.load import Flow
 from fabric.schedule import Schedule
 from fabric.seeds import source_ports
@@ -27,6 +28,7 @@ class Workload:
     """All traffic of a point. `edges` are the collective's connections, `flow_endpoints` those of `flows`, in order.
 
     `flow_loads` is which load each flow is of, counted from 0, `programs` are the hosts of a program's ranks.
+    `askings` are the clients of all `requests`, `asking_entries` of which entry each one is.
     """
 
     ranks: tuple[str, ...]
@@ -36,6 +38,9 @@ class Workload:
     flow_endpoints: tuple[Endpoints, ...]
     flow_loads: tuple[int, ...] = ()
     programs: tuple[str, ...] = ()
+    askings: tuple[Asking, ...] = ()
+    asking_endpoints: tuple[Endpoints, ...] = ()
+    asking_entries: tuple[int, ...] = ()
 
     @property
     def hosts_by_job(self) -> dict[str, list[str]]:
@@ -44,6 +49,9 @@ class Workload:
         for flow, load in zip(self.flows, self.flow_loads, strict=True):
             hosts = found.setdefault(f"load.{load}", [])
             hosts += [host for host in (flow.src, flow.dst) if host not in hosts]
+        for asking, entry in zip(self.askings, self.asking_entries, strict=True):
+            hosts = found.setdefault(f"requests.{entry}", [])
+            hosts += [host for host in (asking.client, asking.server) if host not in hosts]
         return found
 
     @property
@@ -60,6 +68,10 @@ class Workload:
                 {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
                 for flow, endpoints in zip(self.flows, self.flow_endpoints, strict=True)
             ],
+            "requests": [
+                {"client": asking.client, "server": asking.server, "entry": entry, "endpoints": asdict(endpoints)}
+                for asking, entry, endpoints in zip(self.askings, self.asking_entries, self.asking_endpoints, strict=True)
+            ],
         }
 
 
@@ -72,14 +84,18 @@ def workload(point: Point) -> Workload:
     loads = flows_by_load(point)
     background = tuple(flow for found in loads for flow in found)
     # The collective's connections draw first: its ports are the same with and without a load.
-    ports = source_ports(point.seed, len(edges) + len(background))
+    entries = askings(point)
+    asked = tuple(asking for found in entries for asking in found)
+    ports = source_ports(point.seed, len(edges) + len(background) + len(asked))
     endpoints = _Endpoints(point)
     return Workload(
         ranks, schedules,
         {edge: endpoints.of(ranks[edge[0]], ranks[edge[1]], number, ports) for number, edge in enumerate(edges)},
         background,
         tuple(endpoints.of(flow.src, flow.dst, len(edges) + number, ports) for number, flow in enumerate(background)),
-        tuple(number for number, found in enumerate(loads) for _ in found), programs,
+        tuple(number for number, found in enumerate(loads) for _ in found), programs, asked,
+        tuple(endpoints.of(one.client, one.server, len(edges) + len(background) + number, ports) for number, one in enumerate(asked)),
+        tuple(number for number, found in enumerate(entries) for _ in found),
     )  # fmt: skip
 
 

@@ -151,12 +151,12 @@ CASES: dict[str, tuple[str, str]] = {
     "an unknown key": (
         changed(more="expect: {a: 1}"),
         "bad.yaml:6: expect: got an unknown key; accepted: question, seed, repeat, topology, links, "
-        "controller, collective, workload, load, events, duration_s, transport, telemetry, sweep; remove it",
+        "controller, collective, workload, load, requests, events, duration_s, transport, telemetry, sweep; remove it",
     ),
     "a misspelt key": (
         changed(links="", lnks="lnks: {mbps: 20}"),
         "bad.yaml:5: lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller,"
-        " collective, workload, load, events, duration_s, transport, telemetry, sweep; did you mean links?",
+        " collective, workload, load, requests, events, duration_s, transport, telemetry, sweep; did you mean links?",
     ),
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),
@@ -189,8 +189,20 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "neither collective nor load": (
         changed(collective=""),
-        "bad.yaml:1: collective: got neither collective nor workload nor load; accepted: one of them, or one of the first two and load; add e.g. "
+        "bad.yaml:1: collective: got neither collective nor workload, load nor requests; accepted: one of them or more, but not both of the first two; add e.g. "
         "collective: {use: ring-allreduce, nbytes: 1MiB}",
+    ),
+    "requests of a host that is none": (
+        changed(more="requests: [{servers: [p0e0h9], rate_hz: 5, request: 4KiB, response: 64KiB}]"),
+        "bad.yaml:6: requests.0.servers: got 'p0e0h9'; accepted: hosts of this topology: p0e0h0, p0e0h1, p0e1h0, p0e1h1, ...; did you mean p0e0h1?",
+    ),
+    "requests of oneself": (
+        changed(more="requests: [{servers: [p0e0h0], clients: [p0e0h0], rate_hz: 5, request: 4KiB, response: 64KiB}]"),
+        "bad.yaml:6: requests.0.clients: got ['p0e0h0']; accepted: hosts beside the servers; name clients that are no servers, or other servers",
+    ),
+    "requests that never come": (
+        changed(more="requests: [{servers: [p0e0h0], rate_hz: 0, request: 4KiB, response: 64KiB}]"),
+        "bad.yaml:6: requests.0.rate_hz: got 0; accepted: a number above 0 and at most 10000; write e.g. rate_hz: 5",
     ),
     "a straggler that is no host": (
         changed(collective="collective: {use: ring-allreduce, nbytes: 1MiB, late_ms: {p0e0h9: 50}}"),
@@ -784,12 +796,12 @@ CASES: dict[str, tuple[str, str]] = {
     "a sweep of the seed": (
         changed(sweep="sweep: {seed: [1, 2]}"),
         "bad.yaml:6: sweep.seed: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, workload, load, events, duration_s, transport, telemetry; write e.g. controller.use",
+        "topology, links, controller, collective, workload, load, requests, events, duration_s, transport, telemetry; write e.g. controller.use",
     ),
     "a sweep of no key": (
         changed(sweep="sweep: {link.mbps: [1, 2]}"),
         "bad.yaml:6: sweep.link.mbps: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, workload, load, events, duration_s, transport, telemetry; did you mean links?",
+        "topology, links, controller, collective, workload, load, requests, events, duration_s, transport, telemetry; did you mean links?",
     ),
     "a bad value late in a sweep": (
         changed(sweep="sweep:\n  controller.use: [ecmp, two-level]\n  links.mbps:\n    - 5\n    - -5"),

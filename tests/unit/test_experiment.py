@@ -207,7 +207,7 @@ def test_defaults_are_what_the_documentation_says(load: Load) -> None:
     assert point.collective is not None
     assert point.collective.model_dump() == {
         "use": "ring-allreduce", "ranks": "all", "placement": "ranked", "nbytes": (4096,), "dtype": "float32",
-        "channels": 1, "iterations": 20, "warmup": 2, "check": True, "hints": False, "compute_ms": None, "stagger_ms": None, "transport": None,
+        "channels": 1, "iterations": 20, "warmup": 2, "check": True, "hints": False, "late_ms": {}, "compute_ms": None, "stagger_ms": None, "transport": None,
     }  # fmt: skip
 
 
@@ -282,7 +282,7 @@ def test_overrides_change_the_file_before_it_is_checked(load: Load) -> None:
         ("links.mbps=-5",
          "links.mbps: got -5; accepted: a number above 0 and at most 100000; write e.g. mbps: 20"),
         ("lnks.mbps=5",
-         "lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller, collective, workload, load, "
+         "lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller, collective, workload, load, requests, "
          "events, duration_s, transport, telemetry, sweep; did you mean links?"),
         ("controller.use=ecmp",
          "controller.use: got a value for a swept key; accepted: a key that is not swept; "

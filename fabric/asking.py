@@ -1,0 +1,183 @@
+"""Requests and their answers, open loop: clients ask at their own times, whatever the answers take, as users and schedules do.
+
+Comes in: the connections of one host, and what each carries. Goes out: by connection, when each request was due and how long its
+answer took. A request that is due while another is under way goes after it on the same connection, and its time counts from when it
+was due: a client that waited with asking would hide what waiting costs. Source: Tene, "How NOT to Measure Latency", 2013.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from fabric.seeds import rng
+
+__all__ = ["Asked", "Asking", "ask_and_answer", "moments"]
+
+_CHUNK = bytes(1 << 16)
+_LATEST_TURN_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What one client asks of one server over a connection: sizes in bytes, `rate_hz` requests a second, Poisson or at a fixed period."""
+
+    client: str
+    server: str
+    request: int
+    response: int
+    rate_hz: float
+    poisson: bool
+    draw: str  # what its draws are for; clients of the same period ask together
+    seed: int
+
+
+@dataclass(slots=True)
+class Asked:
+    """What came of a client's requests: when each was due, in s from the begin, and in how many ms it was answered; when those were due that were not."""
+
+    due_s: list[float] = field(default_factory=list)
+    took_ms: list[float] = field(default_factory=list)
+    unanswered_s: list[float] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for a record line."""
+        return {"due_s": self.due_s, "took_ms": self.took_ms, "unanswered_s": self.unanswered_s}
+
+
+def moments(asking: Asking) -> Iterator[float]:
+    """When its requests are due, in s from the begin: with exponential pauses, or once a period, the first after one of it.
+
+    >>> from itertools import islice
+    >>> list(islice(moments(Asking("a", "b", 1, 1, 4.0, False, "it", 1)), 3))
+    [0.25, 0.5, 0.75]
+    """
+    generator, number, now = rng(asking.seed, asking.draw), 0, 0.0
+    while True:
+        number += 1
+        now = now + float(generator.exponential(1 / asking.rate_hz)) if asking.poisson else number / asking.rate_hz
+        yield now
+
+
+class _Client:
+    """One connection's requests: those that are due, those under way, and what is left to send and to receive."""
+
+    def __init__(self, channel: socket.socket, asking: Asking, begin: float) -> None:
+        self.socket, self.asking, self.begin = channel, asking, begin
+        self.asked = Asked()
+        self.under_way: deque[float] = deque()
+        self.to_send = self.got = 0
+
+    def ask(self, due: float) -> None:
+        self.under_way.append(due)
+        self.to_send += self.asking.request
+        self.send()
+
+    def send(self) -> bool:
+        """Whether all is handed over."""
+        self.to_send = _sent(self.socket, self.to_send)
+        return not self.to_send
+
+    def receive(self) -> None:
+        self.got += _received(self.socket)
+        while self.under_way and self.got >= self.asking.response:
+            self.got -= self.asking.response
+            due = self.under_way.popleft()
+            self.asked.due_s.append(round(due - self.begin, 6))
+            self.asked.took_ms.append(round(1000 * (time.monotonic() - due), 3))
+
+
+class _Server:
+    """One connection's answers."""
+
+    def __init__(self, channel: socket.socket, asking: Asking) -> None:
+        self.socket, self.asking = channel, asking
+        self.to_send = self.got = 0
+
+    def send(self) -> bool:
+        """Whether all is handed over."""
+        self.to_send = _sent(self.socket, self.to_send)
+        return not self.to_send
+
+    def receive(self) -> None:
+        self.got += _received(self.socket)
+        whole, self.got = divmod(self.got, self.asking.request)
+        self.to_send += whole * self.asking.response
+        self.send()
+
+
+def _sent(channel: socket.socket, left: int) -> int:
+    """What is left of so many bytes when the socket takes no more."""
+    while left:
+        try:
+            left -= channel.send(_CHUNK[:left] if left < len(_CHUNK) else _CHUNK)
+        except BlockingIOError:
+            break
+    return left
+
+
+def _received(channel: socket.socket) -> int:
+    """How many bytes had come; ConnectionError when the other end is gone."""
+    total = 0
+    while True:
+        try:
+            got = len(channel.recv(1 << 18))
+        except BlockingIOError:
+            return total
+        if not got:
+            raise ConnectionError("the other end of a request's connection is gone")
+        total += got
+
+
+def ask_and_answer(
+    clients: Mapping[int, tuple[socket.socket, Asking]], servers: Mapping[int, tuple[socket.socket, Asking]], begin: float, end: float | None,
+    stopped: Callable[[], bool], control: int, turn: Callable[[], float] = lambda: inf,
+) -> dict[int, Asked]:  # fmt: skip
+    """Ask and answer from `begin` until `end` (CLOCK_MONOTONIC); without an end, and as a server in any case, until `stopped()` says so.
+
+    `control` is the descriptor that becomes readable when `stopped` is worth asking; `turn` is called as often as it says, in s.
+    """
+    asking = {number: _Client(channel, what, begin) for number, (channel, what) in clients.items()}
+    answering = {number: _Server(channel, what) for number, (channel, what) in servers.items()}
+    ends: dict[int, _Client | _Server] = {one.socket.fileno(): one for one in asking.values()}
+    ends.update({one.socket.fileno(): one for one in answering.values()})
+    sources = {number: moments(one.asking) for number, one in asking.items()}
+    due = [(begin + next(source), number) for number, source in sources.items()]
+    heapq.heapify(due)
+    poll = select.epoll()
+    poll.register(control, select.EPOLLIN)
+    for descriptor in ends:
+        poll.register(descriptor, select.EPOLLIN)
+    last = inf if end is None else end
+    time.sleep(max(0.0, begin - time.monotonic()))
+    while True:
+        while due and due[0][0] <= min(time.monotonic(), last):
+            moment, number = heapq.heappop(due)
+            asking[number].ask(moment)
+            heapq.heappush(due, (begin + next(sources[number]), number))
+        _watch(poll, ends)
+        wait_s = min(_LATEST_TURN_S, turn(), max(0.0, due[0][0] - time.monotonic()) if due and due[0][0] <= last else inf)
+        for descriptor, _ in poll.poll(wait_s):
+            if descriptor in ends:
+                ends[descriptor].receive()
+                ends[descriptor].send()
+            elif stopped():
+                poll.close()
+                return {number: _told(one) for number, one in asking.items()}
+
+
+def _watch(poll: select.epoll, ends: Mapping[int, _Client | _Server]) -> None:
+    for descriptor, one in ends.items():
+        poll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if one.to_send else 0))
+
+
+def _told(client: _Client) -> Asked:
+    client.asked.unanswered_s = [round(due - client.begin, 6) for due in client.under_way]
+    return client.asked

@@ -1,0 +1,44 @@
+"""Requests beside a ring, and alone: answers over the real fabric, later when the ring takes the links."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.emulation
+
+ALONE = """
+question: What do requests take?
+topology: {use: single-switch, hosts: 4}
+links: {mbps: 20, mtu: 9000, queue_packets: 50}
+controller: {use: ecmp}
+duration_s: 4
+requests:
+  - {servers: [h0], clients: [h1, h2], rate_hz: 20, request: 4KiB, response: 16KiB, objective_ms: 40}
+  - {servers: [h3], clients: [h1, h2], arrivals: periodic, rate_hz: 1, request: 64KiB, response: 4}
+"""
+BUSY = ALONE.replace("duration_s: 4", "collective: {use: ring-allreduce, nbytes: 1MiB, iterations: 4, warmup: 1}")
+
+
+def row_of(fabriclab: Any, text: str) -> dict[str, Any]:
+    """The one row."""
+    done, _ = fabriclab.run(text)
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["refused"] is None, row["refused"]
+    return dict(row)
+
+
+def test_requests_are_answered_and_wait_for_a_ring(fabriclab: Any, state: Any) -> None:
+    """Alone within what their bytes take; beside a ring that fills the links later; bursts that all write at once share the storage's link."""
+    before = state()
+    alone, busy = row_of(fabriclab, ALONE), row_of(fabriclab, BUSY)
+    quick, bursts = alone["answers"]["requests.0"], alone["answers"]["requests.1"]
+    assert 100 <= quick["due"] <= 220 and quick["unanswered"] <= 2 and quick["in_time"] > 0.7
+    assert 16384 * 8 / 20e3 * 0.2 < quick["p50_ms"] < 40
+    # Two of 64 KiB at once over one link of 20 Mb/s; the first periods of two clients are the same.
+    assert 6 <= bursts["due"] <= 8 and bursts["p50_ms"] > 1.5 * 65536 * 8 / 20e3
+    assert busy["answers"]["requests.0"]["p50_ms"] > 1.5 * quick["p50_ms"]
+    assert busy["p50_ms"] is not None and busy["requests"] == "poisson 20/s 4096+16384 B + periodic 1/s 65536+4 B"
+    assert state() == before
