@@ -109,6 +109,9 @@ def load_topology(spelling: str, base: Path, parameters: Mapping[str, Any]) -> F
     found = make(**{name: (base / value).resolve() if name in files else value for name, value in parameters.items()})
     if not isinstance(found, Fabric):
         raise RequestError(f"got a {type(found).__name__} from {spelling}; accepted: a Fabric; return build.fabric()")
+    for host in found.hosts:
+        if (count := len(found.ports_of[host.name])) != len(host.nics):
+            raise RequestError(f"topology {found.topology}: host {host.name} has {count} links; give it one, as it has one address")
     return found
 
 

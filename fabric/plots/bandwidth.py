@@ -32,6 +32,8 @@ from fabric.results import Row
 
 __all__ = ["BANDWIDTH"]
 
+_MARGIN = 1.15
+
 
 def _of_several_sizes(_: Path, rows: Sequence[Row]) -> list[Row]:
     found = reported([row for row in rows if row.collective is not None], "busbw_mbps")
@@ -52,7 +54,8 @@ def _paint(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
             lines += _arm(axis, looks[arm], mine, title)
         for rate in sorted({payload_mbps(row.mbps, row.mtu) for row in here}):
             axis.axhline(rate, color=GREY, lw=1.0, zorder=1)
-        axis.set_ylim(bottom=0)
+        # Ceilings of small sizes may be far above what anything reaches.
+        axis.set_ylim(0, _MARGIN * max(*(row.busbw_mbps or 0.0 for row in here), *(payload_mbps(row.mbps, row.mtu) for row in here)))
         size_axis(axis, sorted({int(row.nbytes or 0) for row in rows}))
         axis.set_xlabel("size")
     figure.axes[0].set_ylabel("bus bandwidth, Mb/s (more is better)")

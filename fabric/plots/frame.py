@@ -55,6 +55,8 @@ ARM_KEYS = (  # what a row says of its arm, but for its load
 
 Floats = npt.NDArray[np.float64]
 _RESAMPLES = 10_000
+_LONG = 60  # letters of a variant's name: as of one whose topology is swept with all its parameters
+_LEGEND_LINES, _LINE, _TALLEST = 3, 0.19, 40.0  # that figures have room for; inches of each further one, and of the tallest figure
 _LEGEND_LETTERS = 95  # a line of the legend: more would run out of the figure
 
 
@@ -99,14 +101,16 @@ class Look:
 
 
 def arms_of(rows: Sequence[Row]) -> dict[str, str]:
-    """The arm of every variant: where a variant is an arm under one of several loads, the arm's name is without it."""
+    """The arm of every variant: where a variant is an arm under one of several loads, the arm's name is without it; a long name is what arms differ by."""
     loads = {row.variant: row.load for row in rows}
     keys = {row.variant: tuple(getattr(row, key) for key in ARM_KEYS) for row in rows}
+    differ = [n for n in range(len(ARM_KEYS)) if len({key[n] for key in keys.values()}) > 1]
+    words = {variant: list(dict.fromkeys(str(key[n]) for n in differ if key[n] is not None)) for variant, key in keys.items()}
+    if max(map(len, keys), default=0) > _LONG and len({tuple(found) for found in words.values()}) == len(keys) > 1:
+        return {variant: ", ".join(found) for variant, found in words.items()}
     told_apart = len({(loads[variant], keys[variant]) for variant in keys}) == len(keys)
     if not told_apart or len(set(keys.values())) == len(keys):
         return {variant: variant for variant in keys}
-    differ = [n for n in range(len(ARM_KEYS)) if len({key[n] for key in keys.values()}) > 1]
-    words = {variant: [str(key[n]) for n in differ if key[n] is not None] for variant, key in keys.items()}
     return {variant: ", ".join(found) or rows[0].controller for variant, found in words.items()}
 
 
@@ -200,6 +204,10 @@ def put_legend(figure: Any, looks: Iterable[Look], rows: Sequence[Row], *more: L
     entries += more
     widths = [8 + len(str(entry.get_label())) for entry in entries]  # in letters, with the sample before it
     columns = len(entries) if sum(widths) <= _LEGEND_LETTERS else max(1, _LEGEND_LETTERS // max(widths))
+    more_lines = -(-len(entries) // columns) - _LEGEND_LINES
+    if more_lines > 0:  # or it would take the panels' room
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, min(_TALLEST, height + _LINE * more_lines))
     figure.legend(handles=entries, loc="outside upper left", ncols=columns, alignment="left")
 
 

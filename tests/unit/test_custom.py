@@ -9,6 +9,7 @@ import pytest
 
 from fabric.errors import RequestError
 from fabric.experiment import load_experiment
+from fabric.plugins import load_topology
 from topologies.custom import custom
 
 GOOD = """\
@@ -104,7 +105,7 @@ def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, old: str, new: str, l
     [
         ("10.0.9.1", "192.168.0.1", "topology custom: host c has address 192.168.0.1; give it an IPv4 one of 10.0.0.0/8"),
         ("10.0.9.1", "10.0.0.1", "topology custom: address 10.0.0.1 is used twice; each address must be its own"),
-        ("  - [c, right]\n", "", "topology custom: host c has 0 links; give it one, as it has one address"),
+        ("  - [c, right]\n", "", "topology custom: c cannot be reached from a; link every node"),
         ("  - [c, right]\n", "  - [c, right]\n  - [c, left]\n", "topology custom: host c has 2 links; give it one, as it has one address"),
         ("  - [left, right, 0.5]\n  - [left, right]\n", "", "topology custom: c, right cannot be reached from a; link every node"),
     ],
@@ -112,7 +113,7 @@ def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, old: str, new: str, l
 def test_what_is_no_fabric_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
     """As of any topology."""
     with pytest.raises(RequestError) as caught:
-        custom(written(tmp_path, GOOD.replace(old, new, 1)))
+        load_topology("custom", tmp_path, {"file": str(written(tmp_path, GOOD.replace(old, new, 1)))})
     assert str(caught.value) == said
 
 

@@ -97,7 +97,7 @@ def test_an_interface_is_named_as_mininet_would() -> None:
             lambda b: b.link(b.host("c", ip="10.0.0.2"), "s1"),
             "address 10.0.0.2 is used twice; each address must be its own",
         ),
-        (lambda b: b.host("c", ip="10.0.0.256"), "host c has address 10.0.0.256; give it an IPv4 one"),
+        (lambda b: b.host("c", ip="10.0.0.256"), "host c has address 10.0.0.256; give it an IPv4 one of 10.0.0.0/8"),
         (lambda b: b.link("s1", "s9"), "a link ends at s9, which is no node; add it by switch() or host() first"),
         (
             lambda b: b.link(b.switch("aggregation1"), "s1"),

@@ -13,9 +13,11 @@ import matplotlib
 import numpy as np
 import pytest
 
+from fabric.collectives.ring_allreduce import ring_allreduce
 from fabric.errors import RequestError
 from fabric.histogram import bucket_of
 from fabric.plots import FIGURES, draw
+from fabric.plots.frame import arms_of, load_of
 from fabric.results import Row, RunFolder, read_rows
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "two-arms"
@@ -99,6 +101,64 @@ def probed(folder: Path) -> None:
         (point / "inband" / "inband.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def stepped(folder: Path) -> None:
+    """Give the collectives a bus bandwidth, 8 to 9 Mb/s, and their points the steps of a ring of four, whose third rank begins 50 ms late."""
+    rows = [dataclasses.replace(row, busbw_mbps=8.0 + row.repeat / 10) if row.collective else row for row in read_rows(folder)]
+    rewritten(folder, rows)
+    for point in {row.point for row in rows if row.collective}:
+        schedules = [ring_allreduce(4, nbytes // 4) for nbytes in sorted({row.nbytes or 0 for row in rows if row.point == point})]
+        traffic = folder / "points" / point / "traffic"
+        traffic.mkdir(parents=True, exist_ok=True)
+        (traffic / "traffic.json").write_text(json.dumps({"schedules": [schedule.to_json() for schedule in schedules]}))
+        lines = []
+        for schedule in schedules:
+            arrived: list[float] = []
+            times = []
+            for item in schedule.transfers:
+                begun = max((arrived[other] for other in item.after), default=50.0 if item.src == 2 else 0.0)
+                arrived.append(begun + 10.0)
+                times.append([begun, begun, begun + 10.0])
+            lines.append(json.dumps({"nbytes": schedule.nbytes, "iteration": 0, "times": times}))
+        (traffic / "steps.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_bandwidth_has_its_ceilings(folder: Path) -> None:
+    """A line for every row, with the bus bandwidth of its ideal time beside its own; of one size there is no such figure."""
+    stepped(folder)
+    draw(folder, "bandwidth")
+    rows = [row for row in read_rows(folder) if row.busbw_mbps is not None and row.p50_ms is not None]
+    lines = table(folder, "bandwidth")
+    assert len(lines) == len(rows)
+    found = {(line["load"], line["variant"], line["nbytes"], line["repeat"]): line for line in lines}
+    for row in rows:
+        line = found[load_of(row), row.variant, str(row.nbytes), str(row.repeat)]
+        assert float(line["busbw_mbps"]) == row.busbw_mbps
+        assert float(line["ceiling_mbps"]) == pytest.approx((row.busbw_mbps or 0) * (row.p50_ms or 0) / (row.ideal_ms or 1))
+    rewritten(folder, [row for row in read_rows(folder) if row.nbytes in (None, rows[0].nbytes)])
+    with pytest.raises(RequestError, match="no rows of a collective at several sizes: figure bandwidth needs some"):
+        draw(folder, "bandwidth")
+
+
+def test_the_chain_is_drawn_and_told(folder: Path) -> None:
+    """A line of the table for each transfer; those that decided the end are marked, the late rank's first among them."""
+    with pytest.raises(RequestError, match=r"no rows of points with telemetry.steps: figure gantt needs some"):
+        draw(folder, "gantt")
+    stepped(folder)
+    draw(folder, "gantt")
+    lines = table(folder, "gantt")
+    decisive = [line for line in lines if line["decisive"] == "True" and line["variant"] == lines[0]["variant"]]
+    assert len(lines) % len(ring_allreduce(4, 1024).transfers) == 0
+    assert decisive[0]["src"] == "2" and float(decisive[0]["begun_ms"]) == 50.0
+    assert "the chain that decided the end" in texts(folder, "gantt")
+
+
+def test_a_long_name_is_what_arms_differ_by(folder: Path) -> None:
+    """As where a topology is swept with all its parameters."""
+    rows = [dataclasses.replace(row, variant=f"{row.variant}, {'with all that it was asked for, ' * 3}") for row in read_rows(folder) if row.load is None]
+    assert rows and set(arms_of(rows).values()) == {row.controller for row in rows}
+    assert set(arms_of([row for row in read_rows(folder) if row.load is None]).values()) == {row.variant for row in read_rows(folder) if row.load is None}
+
+
 def test_what_probes_found_is_drawn_by_hop(folder: Path) -> None:
     """A row a hop, with the same figures in the table as the command line gives. Without probes there is none."""
     with pytest.raises(RequestError, match=r"no points with telemetry.probes that arrived: figure inband needs some"):
@@ -142,6 +202,7 @@ def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     marking(folder)
     wait(folder)
     probed(folder)
+    stepped(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
@@ -458,7 +519,7 @@ def all_refused(row: Row) -> bool:
             "no rows with a collective and its time: figure latency needs some; this folder offers no figure",
         ),
         (all_refused, {}, "nothing to draw in 1 rows; accepted: a folder with results"),
-        (load_alone, {"figure": "pie"}, "figure 'pie': no such figure; accepted: latency, load-share, utilisation, decisions"),
+        (load_alone, {"figure": "pie"}, "figure 'pie': no such figure; accepted: latency, bandwidth, load-share, utilisation, decisions"),
         (load_alone, {"point": "r9"}, "no rows of point 'r9'; accepted: stride-ecmp-r1, stride-ecmp-r2, "),
     ],
 )  # fmt: skip
