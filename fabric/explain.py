@@ -75,11 +75,14 @@ class Explanation:
 def explain(folder: Path, point: str | None = None) -> Explanation:
     """What happened at a point; by default at the one with the slowest all-reduce against its ideal, or flow.
 
-    RequestError when the folder is no run folder, the run did not finish, or the point is not there.
+    RequestError when the folder is no run folder, the run did not finish, the point is not there, or has nothing whose paths are known.
     """
     rows = read_rows(folder)
     row = _pick(folder, rows, point)
     tracks = Tracks(seen := _recorded(folder, row.point))
+    if not seen.event("iteration") and not tracks.streams:
+        text = "accepted: a point with a collective or a load, whose flows are known; look at its figures, or at a program's own output"
+        raise RequestError(f"{folder}: point {row.point} has {'a program' if row.workload else 'nothing but requests'}; {text}")
     work = slowest_iteration(seen, tracks) if seen.event("iteration") else load_window(seen)
     window = (work.begin, work.begin + work.time_ms / 1000)
     stream, slow = slowest_edge(seen, tracks, work) if work.ends_ms else slowest_flow(seen, tracks, window)

@@ -23,6 +23,7 @@ from typing import Any
 from pyroute2 import DiagSocket
 
 from fabric.children import hear, tell
+from fabric.errors import MachineError
 from fabric.kernel import die_with_parent, mount_kind, mount_over, new_process_namespace, own_mounts, own_names
 
 __all__ = ["MASTER_PORT", "Ended", "Programs", "environment", "output", "serve"]
@@ -92,7 +93,10 @@ def serve(plan: Programs, rank: int, channel: socket.socket) -> None:
     while (message := hear(channel))["do"] != "end":
         if message["do"] == "run":
             time.sleep(max(0.0, message["release"] - time.monotonic()))
-            tell(channel, **asdict(_run(plan, rank, channel)))
+            try:
+                tell(channel, **asdict(_run(plan, rank, channel)))
+            except MachineError as err:
+                tell(channel, error=str(err))
         elif message["do"] == "report":
             tell(channel, sockets=[], watched=0)
         elif message["do"] != "stop":  # a stop that crossed the program's own end
@@ -152,6 +156,9 @@ def _first_process(plan: Programs, rank: int) -> None:
                 ended = os.waitstatus_to_exitcode(status)
                 code = ended if ended >= 0 else 128 - ended
                 break
+    except Exception as err:  # nobody but its file would hear of it
+        with contextlib.suppress(OSError):
+            output(Path(plan.output), rank, "err").write_text(f"cannot be started: {err}\n")
     finally:
         os._exit(code)
 

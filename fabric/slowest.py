@@ -117,7 +117,9 @@ def carried(seen: Recorded, nbytes: int) -> dict[Connection, int]:
 
 def load_window(seen: Recorded) -> Work:
     (load,) = seen.event("load")
-    return Work(time_ms=1000 * (load["end"] - load["begin"]), begin=load["begin"])
+    # Beside a program a load lasts as long as that.
+    end = load["end"] if load["end"] is not None else seen.event("programs")[0]["end"]
+    return Work(time_ms=1000 * (end - load["begin"]), begin=load["begin"])
 
 
 def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | None, Slow | None]:

@@ -100,6 +100,9 @@ def test_beside_a_load(fabriclab: Any) -> None:
     file = FILE.replace("k: 2", "k: 4").replace("timeout_s", "ranks: [p0e0h0, p1e0h0], timeout_s") + "load: [{use: stride, step: 8, hosts: idle}]\n"
     (row,) = run(fabriclab, file)
     assert row["refused"] is None and row["load_goodput_mbps"] > 0 and row["load_share_predicted"] is None
+    (folder,) = fabriclab.folder.glob("tiny-*")
+    told = fabriclab.call("explain", str(folder))
+    assert told.returncode == 0 and "slowest flow" in told.stdout, told.stdout + told.stderr
 
 
 STALLS = "import os, subprocess, time\nsubprocess.Popen(['sleep', '86411'], start_new_session=True)\nos.environ['RANK'] == '1' and time.sleep(3600)\n"
@@ -137,7 +140,7 @@ def test_mpi_speaks_over_the_network(fabriclab: Any) -> None:
     (output,) = fabriclab.folder.glob("*/points/*/programs")
     lines = (output / "rank-000.out").read_text().splitlines()
     assert lines[1] == "# Size          Latency (us)" and [int(line.split()[0]) for line in lines[2:]] == [1 << power for power in range(16)]
-    assert len(row["reported"]) == 16 and row["reported"]["32768 B, us"] >= 32768 * 8 / 20
+    assert len(row["reported"]) == 16 and row["reported"]["32768 B, us"] >= (32768 - 2 * 9014) * 8 / 20  # idle links pass two frames at once
     assert row["nic_bytes"] > 2 * 7 * 65535  # what both ranks of each ping-pong sent
 
 

@@ -24,9 +24,12 @@ BUSY = ALONE.replace("duration_s: 4", "collective: {use: ring-allreduce, nbytes:
 
 def row_of(fabriclab: Any, text: str) -> dict[str, Any]:
     """The one row."""
-    done, _ = fabriclab.run(text)
+    done, folder = fabriclab.run(text)
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert row["refused"] is None, row["refused"]
+    told = fabriclab.call("explain", str(folder))  # of requests alone there is nothing whose paths are known
+    assert told.returncode == (0 if row["collective"] else 2), told.stderr
+    assert row["collective"] or "has nothing but requests; accepted: a point with a collective or a load" in told.stderr
     return dict(row)
 
 
