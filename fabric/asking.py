@@ -11,9 +11,10 @@ import heapq
 import select
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
@@ -35,7 +36,7 @@ class Asking:
     response: int
     rate_hz: float
     poisson: bool
-    draw: str  # what its draws are for; clients of the same period ask together
+    draw: str  # what its draws are for
     seed: int
 
 
@@ -49,7 +50,7 @@ class Asked:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
-        return {"due_s": self.due_s, "took_ms": self.took_ms, "unanswered_s": self.unanswered_s}
+        return asdict(self)
 
 
 def moments(asking: Asking) -> Iterator[float]:
@@ -66,27 +67,43 @@ def moments(asking: Asking) -> Iterator[float]:
         yield now
 
 
-class _Client:
-    """One connection's requests: those that are due, those under way, and what is left to send and to receive."""
+class _End(ABC):
+    """One end of a connection: what is left to send, and what has come of the message that is coming."""
 
-    def __init__(self, channel: socket.socket, asking: Asking, begin: float) -> None:
-        self.socket, self.asking, self.begin = channel, asking, begin
-        self.asked = Asked()
-        self.under_way: deque[float] = deque()
+    def __init__(self, channel: socket.socket, asking: Asking) -> None:
+        self.socket, self.asking = channel, asking
         self.to_send = self.got = 0
 
+    def send(self) -> None:
+        """Hand over what the socket takes."""
+        self.to_send = _sent(self.socket, self.to_send)
+
+    def receive(self) -> None:
+        """Take what has come."""
+        self.got += _received(self.socket)
+        self.heard()
+
+    @abstractmethod
+    def heard(self) -> None:
+        """Deal with the messages that are whole."""
+
+
+class _Client(_End):
+    """Requests: those that are under way, by when they were due, and what came of the others."""
+
+    def __init__(self, channel: socket.socket, asking: Asking, begin: float) -> None:
+        super().__init__(channel, asking)
+        self.begin, self.asked = begin, Asked()
+        self.under_way: deque[float] = deque()
+
     def ask(self, due: float) -> None:
+        """Send one more."""
         self.under_way.append(due)
         self.to_send += self.asking.request
         self.send()
 
-    def send(self) -> bool:
-        """Whether all is handed over."""
-        self.to_send = _sent(self.socket, self.to_send)
-        return not self.to_send
-
-    def receive(self) -> None:
-        self.got += _received(self.socket)
+    def heard(self) -> None:
+        """Note what each answer took."""
         while self.under_way and self.got >= self.asking.response:
             self.got -= self.asking.response
             due = self.under_way.popleft()
@@ -94,23 +111,13 @@ class _Client:
             self.asked.took_ms.append(round(1000 * (time.monotonic() - due), 3))
 
 
-class _Server:
-    """One connection's answers."""
+class _Server(_End):
+    """Answers."""
 
-    def __init__(self, channel: socket.socket, asking: Asking) -> None:
-        self.socket, self.asking = channel, asking
-        self.to_send = self.got = 0
-
-    def send(self) -> bool:
-        """Whether all is handed over."""
-        self.to_send = _sent(self.socket, self.to_send)
-        return not self.to_send
-
-    def receive(self) -> None:
-        self.got += _received(self.socket)
+    def heard(self) -> None:
+        """Owe an answer for each request."""
         whole, self.got = divmod(self.got, self.asking.request)
         self.to_send += whole * self.asking.response
-        self.send()
 
 
 def _sent(channel: socket.socket, left: int) -> int:
@@ -146,8 +153,8 @@ def ask_and_answer(
     """
     asking = {number: _Client(channel, what, begin) for number, (channel, what) in clients.items()}
     answering = {number: _Server(channel, what) for number, (channel, what) in servers.items()}
-    ends: dict[int, _Client | _Server] = {one.socket.fileno(): one for one in asking.values()}
-    ends.update({one.socket.fileno(): one for one in answering.values()})
+    every: list[_End] = [*asking.values(), *answering.values()]
+    ends = {one.socket.fileno(): one for one in every}
     sources = {number: moments(one.asking) for number, one in asking.items()}
     due = [(begin + next(source), number) for number, source in sources.items()]
     heapq.heapify(due)
@@ -173,7 +180,7 @@ def ask_and_answer(
                 return {number: _told(one) for number, one in asking.items()}
 
 
-def _watch(poll: select.epoll, ends: Mapping[int, _Client | _Server]) -> None:
+def _watch(poll: select.epoll, ends: Mapping[int, _End]) -> None:
     for descriptor, one in ends.items():
         poll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if one.to_send else 0))
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from fabric.errors import RequestError, RunError
 from fabric.experiment import Point
 from fabric.kernel import set_sysctl
+from fabric.polling import until
 from fabric.transports import jobs, settings
 from fabric.workload import Workload
 
@@ -27,7 +28,6 @@ __all__ = ["Clamp", "Pair", "bring_into_force", "clamps_of", "wrong_clamps"]
 Pair = tuple[str, str]  # the sending host, the receiving host
 _REMEMBER_NOTHING = "net.ipv4.tcp_no_metrics_save"
 _DEADLINE_S = 10.0
-_TURN_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,15 @@ def bring_into_force(
                 before = set_sysctl(_REMEMBER_NOTHING, "0")
                 try:
                     _connect_once(listener, ips[src], clamp.mark)
-                    until = time.monotonic() + _DEADLINE_S
-                    while _remembered().get(ips[dst]) is None and time.monotonic() < until:
-                        time.sleep(_TURN_S)
+                    until(partial(_remembers, ips[dst]), _DEADLINE_S)
                 finally:
                     set_sysctl(_REMEMBER_NOTHING, before)
     if wrong := wrong_clamps(clamps, ips, inside):
         raise RunError(f"{len(wrong)} windows are not what was asked, the first: {wrong[0]}")
+
+
+def _remembers(ip: str) -> bool:
+    return _remembered().get(ip) is not None
 
 
 def wrong_clamps(

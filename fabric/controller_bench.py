@@ -19,6 +19,7 @@ from fabric import plugins
 from fabric.errors import RunError
 from fabric.graph import Fabric, Port, Switch
 from fabric.openflow_proxy import OpenFlowProxy
+from fabric.polling import until
 from fabric.trails import Pair, Trail, trails
 from fabric.unrooted import ControlledFabric, packet, wait_for
 
@@ -278,14 +279,15 @@ class Bench:
 
     def until(self, condition: Callable[[], bool], deadline_s: float) -> bool:
         """Wait for a condition; False when the deadline came first."""
-        until = time.monotonic() + deadline_s
-        while not condition():
+
+        def holds() -> bool:
+            if condition():
+                return True
             if not self.alive():
                 raise _Ended(f"the controller ended: {self.last_trouble() or self.running.controller.companion.last_words()}")
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.01)
-        return True
+            return False
+
+        return until(holds, deadline_s)
 
     def rounds(self, count: int) -> None:
         """Wait until the switches' counters have been read this many times."""

@@ -92,14 +92,23 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         for child in (*loaded, *asking):
             child.tell({"do": "flow", "begin": begin, "end": end})
         _write(records, event="load", begin=begin, end=end)
-        time.sleep(max(0.0, begin + plan["load_lead_s"] - time.monotonic()) if ranks or programs else 0.0)
+        if ranks or programs:
+            _let_run((*loaded, *asking), begin + plan["load_lead_s"])
     if ranks:
         (_pace if plan["clock"] else _iterate)(plan, schedules, ranks, records)
     if programs:
         _run_programs(plan, programs, records)
     if asking and not loaded and end is not None:
-        time.sleep(max(0.0, end - time.monotonic()))
+        _let_run(asking, end)
     _finish(plan, [*ranks, *programs], loaded, asking, records)
+
+
+def _let_run(children: Sequence[Child], moment: float) -> None:
+    """Until a moment (CLOCK_MONOTONIC) before which none of these has anything to say: TrafficError as soon as one does, or ends."""
+    by_channel = {child.channel: child for child in children}
+    ready, _, _ = select.select(list(by_channel), [], [], max(0.0, moment - time.monotonic()))
+    for channel in ready:
+        by_channel[channel].hear(time.monotonic() + _BEAT_DEADLINE_S)
 
 
 def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], phase: str) -> None:
@@ -237,7 +246,7 @@ def _finish(
 
 
 def _answers(asking: Sequence[Child], until: float) -> dict[str, Any]:
-    """What came of all requests: who asks stops first, so that nobody's server is gone before."""
+    """What came of all requests, once everybody has stopped; connections stay open, so that nobody finds the other end gone."""
     for child in asking:
         child.tell({"do": "stop"})
     found: dict[str, Any] = {}

@@ -41,6 +41,7 @@ from fabric.ordering import OrderSockets, agent, follow_orders, wires
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
 from fabric.paths import ends
 from fabric.pinning import Pins, pins
+from fabric.polling import until
 from fabric.probes import PathOf, choose, recoveries
 from fabric.process import BEGIN_S, Companion, companion
 from fabric.programs import Programs
@@ -317,10 +318,9 @@ def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress
         while traffic.companion.running():
             _watch(up, sampler, traffic, progress, faults)
         _watch(up, sampler, traffic, progress, None)
-    until = time.monotonic() + _SHUTDOWN_DRAIN_S
-    while time.monotonic() < until and not _drained(up):
-        time.sleep(_TURN_S)
-    time.sleep(2 * up.point.telemetry.period_ms / 1000)  # a last sample of the quiet network
+    until(lambda: _drained(up), _SHUTDOWN_DRAIN_S, every_s=_TURN_S)
+    # A last sample of the quiet network: it goes by its own clock, and what it took stands in its file only half a second later.
+    time.sleep(2 * up.point.telemetry.period_ms / 1000)
 
 
 def _watch(
@@ -353,6 +353,7 @@ def _drained(up: _Running) -> bool:
 def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     point, work, collective = up.point, up.work, up.point.collective
     loaded = {host for flow in work.flows for host in (flow.src, flow.dst)} | {host for one in work.askings for host in (one.client, one.server)}
+    late_ms = collective.late_ms if collective else {}
     return Traffic(
         host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *work.programs, *loaded})},
         sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges, schedules=work.schedules,
@@ -363,9 +364,9 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
         inside=[edge for edge, (src, dst) in work.hosts_by_edge.items() if point.fabric.together(src, dst)],
         hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
         programs=_programs(up) if point.workload else None,
-        late_ms=collective.late_ms if collective else {}, steps=point.telemetry.steps,
+        late_ms=late_ms, steps=point.telemetry.steps,
         askings=[(one, ends, f"requests.{entry}") for one, ends, entry in zip(work.askings, work.asking_endpoints, work.asking_entries, strict=True)],
-        iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000) + max(collective.late_ms.values(), default=0.0) / 1000 if collective else _SHORTEST_DEADLINE_S,
+        iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000) + max(late_ms.values(), default=0.0) / 1000,
     )  # fmt: skip
 
 

@@ -188,15 +188,12 @@ def _flows_of(point: Point, index: int) -> list[Flow]:
 
 
 def askings(point: Point) -> list[list[Asking]]:
-    """What each entry of `requests` has its clients ask: clients take its servers in turn, and none asks itself. RequestError where nobody is left to ask."""
+    """What each entry of `requests` has its clients ask, who take its servers in turn."""
     found, ranked = [], set(placement(point))
     for number, one in enumerate(point.requests):
         every = [host.name for host in point.fabric.hosts if not (one.clients == "idle" and host.name in ranked)]
         clients = list(one.clients) if isinstance(one.clients, tuple) else [host for host in every if host not in one.servers]
         pairs = [(client, one.servers[place % len(one.servers)]) for place, client in enumerate(clients)]
-        if not pairs or any(client == server for client, server in pairs):
-            text = told(one.clients, "hosts beside the servers", "name clients that are no servers, or other servers")
-            raise RequestError(f"requests.{number}.clients: {text}")
         found.append([
             Asking(client, server, one.request, one.response, one.rate_hz, one.arrivals == "poisson", f"requests{number}/{client}", point.seed)
             for client, server in pairs
@@ -553,16 +550,15 @@ def _rails(point: Point) -> int:
 
 
 def _nobody_asks(point: Point) -> Iterator[Problem]:
-    try:
-        askings(point)
-    except RequestError as err:
-        key, _, text = str(err).partition(": ")
-        _, number, name = key.split(".")
-        yield Problem(("requests", int(number), name), text)
+    """Requests that have no client, or one that would ask itself."""
+    for number, found in enumerate(askings(point)):
+        if not found or any(one.client == one.server for one in found):
+            text = told(point.requests[number].clients, "hosts beside the servers", "name clients that are no servers, or other servers")
+            yield Problem(("requests", number, "clients"), text)
 
 
 def _unknown_askers(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
-    """Hosts of requests that are none, or alone, or of one server with those they would ask."""
+    """Hosts of requests that are none, and requests where hosts share a server's namespace."""
     for number, one in enumerate(file.requests):
         for key, names in (("servers", one.servers), ("clients", one.clients if isinstance(one.clients, tuple) else ())):
             for name in names:

@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from typing import Literal
 
 from fabric.errors import MachineError, RunError
 from fabric.kernel import die_with_parent, has_module
+from fabric.polling import until
 from fabric.release import can_release
 
 __all__ = ["Datapath", "PrivateOvs", "allocator_environment", "best_datapath", "private_ovs"]
@@ -187,11 +187,8 @@ def _answers(path: Path) -> bool:
 
 
 def _await(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
-    until = time.monotonic() + _START_DEADLINE_S
-    while not condition():
-        if process.poll() is not None or time.monotonic() > until:
-            raise RunError(f"{log.stem} did not open {what} within {_START_DEADLINE_S:.0f} s; its log ends: {_tail(log)}")
-        time.sleep(0.005)
+    if not until(lambda: condition() or process.poll() is not None, _START_DEADLINE_S) or process.poll() is not None:
+        raise RunError(f"{log.stem} did not open {what} within {_START_DEADLINE_S:.0f} s; its log ends: {_tail(log)}")
 
 
 def _tail(log: Path, lines: int = 3) -> str:

@@ -6,12 +6,12 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fabric.errors import RunError
+from fabric.polling import until
 
 __all__ = ["BEGIN_S", "Companion", "companion"]
 
@@ -43,12 +43,15 @@ class Companion:
 
     def wait_for(self, marker: str, deadline_s: float, what: str) -> None:
         """Return when the file `marker` is in its folder; RunError, saying what was awaited, when it does not come."""
-        until = time.monotonic() + deadline_s
-        while not (self.folder / marker).exists():
+
+        def there() -> bool:
+            if (self.folder / marker).exists():
+                return True
             self.check_alive()
-            if time.monotonic() > until:
-                raise RunError(f"{self.name} did not {what} within {deadline_s:.0f} s: {self.last_words()}; log: {self.log}")
-            time.sleep(0.005)
+            return False
+
+        if not until(there, deadline_s):
+            raise RunError(f"{self.name} did not {what} within {deadline_s:.0f} s: {self.last_words()}; log: {self.log}")
 
     def last_words(self) -> str:
         """The last line it printed."""

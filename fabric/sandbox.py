@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from fabric.kernel import (
     set_sysctl,
     silence_ipv6,
 )
+from fabric.polling import until
 
 __all__ = ["MARK", "STATE_ROOT", "Leftover", "Sandbox", "clean", "leftovers", "sandbox"]
 
@@ -169,9 +169,7 @@ def clean(leftover: Leftover, *, deadline_s: float = 5.0) -> None:
         for pid in _marked(leftover.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, ending)
-        until = time.monotonic() + wait_s
-        while _marked(leftover.pid) and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: not _marked(leftover.pid), wait_s, every_s=0.05)
     if still := _marked(leftover.pid):
         raise MachineError(f"processes {still} of the killed run {leftover.pid} would not end; end them by hand, then clean again")
     _restore(leftover.sysctls)

@@ -11,7 +11,6 @@ import contextlib
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from fabric.installed import installed_path
 from fabric.openflow_proxy import OpenFlowProxy, openflow_proxy
 from fabric.ovs import PrivateOvs, private_ovs
 from fabric.paths import Path as Route
+from fabric.polling import until
 from fabric.tcp import Endpoints
 
 __all__ = ["DEADLINE_S", "ControlledFabric", "controlled_fabric", "packet", "wait_for"]
@@ -127,11 +127,8 @@ def _port(port: Port) -> list[str]:
 
 def wait_for(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Return when the condition holds; RunError, naming it, when it does not within the deadline."""
-    until = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > until:
-            raise RunError(f"{what}: not within {deadline_s:.0f} s")
-        time.sleep(0.01)
+    if not until(condition, deadline_s):
+        raise RunError(f"{what}: not within {deadline_s:.0f} s")
 
 
 @contextmanager
