@@ -377,7 +377,7 @@ def _programs(up: _Running) -> Programs:
     return Programs(
         point.workload.command, [host.name for host in hosts], [host.ip for host in hosts], [Port(host.name, host.nics[0].port).interface for host in hosts],
         _ips(point), str(point.base.resolve()), str(up.folder / "programs"), point.workload.timeout_s,
-        [port for ends in up.work.flow_endpoints for port in (ends.src_port, ends.dst_port)],
+        [port for ends in (*up.work.flow_endpoints, *up.work.asking_endpoints) for port in (ends.src_port, ends.dst_port)],
     )  # fmt: skip
 
 

@@ -90,8 +90,8 @@ def program_failed(point: Point, work: Workload, seen: Recorded, row: Row) -> st
     for rank, one in enumerate(ranks):
         if other := set(one["tcps"]) - {hosts[work.programs[rank]]}:
             return f"rank {rank} on {work.programs[rank]} used {', '.join(sorted(other))}, asked for {hosts[work.programs[rank]]}"
-    used = any(one["tcps"] for one in ranks)
-    if not row.nic_bytes or (work.flows and not used):
+    others = bool(work.flows or work.askings or point.telemetry.probes)  # then bytes on the NICs say nothing of the program
+    if not row.nic_bytes or (others and not any(one["tcps"] for one in ranks)):
         remedy = "have it use the interface in FABRICLAB_INTERFACE, and neither loopback nor shared memory"
         return f"the program put no bytes on the NICs of its hosts: {remedy}"
     return None

@@ -79,6 +79,25 @@ def test_what_says_nothing_is_refused(tmp_path: Path, ranks: list[dict[str, Any]
     assert program_failed(point, workload(point), Recorded(tmp_path), row) == said
 
 
+@pytest.mark.parametrize("others", ["load: [{use: elephants, pairs: 1}]", "requests: [{clients: [h0], servers: [h1], rate_hz: 5, request: 64, response: 64}]",
+                                    "telemetry: {probes: {pairs: [[h0, h1]]}}"])  # fmt: skip
+def test_others_bytes_are_not_the_program_s(tmp_path: Path, others: str) -> None:
+    """Where anybody else uses the same NICs, what counts is that the program had connections over them."""
+    file, traffic = tmp_path / "own.yaml", tmp_path / "traffic"
+    file.write_text(FILE + others + "\n")
+    (point,) = load_experiment(file).points
+    traffic.mkdir()
+    row = Row(variant="ecmp", topology="single-switch", controller="ecmp", tcp="cubic", mtu=1500, mbps=10.0, repeat=1, seed=1, datapath="netdev", point="000",
+              nic_bytes=1000)  # fmt: skip
+    (tmp_path / "network.json").write_text("{}")
+    said = []
+    for second in (WELL, {**WELL, "tcps": []}), ({**WELL, "tcps": []}, {**WELL, "tcps": []}):
+        ranks = [{**one, "tcps": one["tcps"] and [("cubic", "reno")[rank]]} for rank, one in enumerate(second)]
+        (traffic / "records.jsonl").write_text(json.dumps({"t": 0, "event": "programs", "begin": 1.0, "end": 2.5, "ranks": ranks}) + "\n")
+        said.append(program_failed(point, workload(point), Recorded(tmp_path), row))
+    assert said[0] is None and said[1] is not None and "put no bytes" in said[1]
+
+
 @pytest.mark.parametrize(("text", "found"), [('{"ms": 3.5}', {"ms": 3.5}), ("[1]", None), ("{", None), (None, None)])
 def test_a_report_is_an_object(tmp_path: Path, text: str | None, found: dict[str, Any] | None) -> None:
     """Anything else is none."""
