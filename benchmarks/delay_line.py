@@ -21,7 +21,7 @@ from fabric.endpoints import Provided
 from fabric.experiment import Point, load_experiment
 from fabric.sandbox import Sandbox, sandbox
 from fabric.tcp import Endpoints
-from fabric.workload import FIRST_SERVICE_PORT, Workload, workload
+from fabric.workload import FIRST_SERVICE_PORT, Part, Workload, workload
 
 CUBIC = Provided("cubic", "cubic", "kernel")
 DELAYS_MS = (0, 1, 5, 20)
@@ -71,7 +71,8 @@ def _round_trips(point: Point) -> Workload:
         (0, 1, 0): Endpoints(a.ip, 20001, b.ip, FIRST_SERVICE_PORT),
         (1, 0, 0): Endpoints(b.ip, 20002, a.ip, FIRST_SERVICE_PORT + 1),
     }
-    return Workload((a.name, b.name), (ping_pong(1),), edges, (), ())
+    assert point.collective is not None  # the file of this benchmark has one
+    return Workload((Part("collective", point.collective, 0, (a.name, b.name), (ping_pong(1),)),), edges, (), ())
 
 
 def _records(folder: Path, event: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from fabric.keys import Telemetry
 from fabric.sandbox import Sandbox
 from fabric.schedule import Schedule, Transfer
 from fabric.tcp import Endpoints
-from fabric.workload import FIRST_SERVICE_PORT, Workload
+from fabric.workload import FIRST_SERVICE_PORT, Part, Workload
 from topologies.single_switch import single_switch
 
 __all__ = ["calibrated", "measure_alpha_ms", "ping_pong"]
@@ -65,7 +65,7 @@ def measure_alpha_ms(point: Point, folder: Path, place: Sandbox, tcps: Mapping[s
         (0, 1, 0): Endpoints(a.ip, 20001, b.ip, FIRST_SERVICE_PORT),
         (1, 0, 0): Endpoints(b.ip, 20002, a.ip, FIRST_SERVICE_PORT + 1),
     }
-    work = Workload((a.name, b.name), (ping_pong(_ROUNDS),), edges, (), ())
+    work = Workload((Part("collective", collective, 0, (a.name, b.name), (ping_pong(_ROUNDS),)),), edges, (), ())
     emulate(bench, work, folder, place, tcps, 0.0, lambda _: None)
     times: list[float] = [
         max(record["ends_ms"])

@@ -43,7 +43,7 @@ def _short(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One measure of one variant (and size): `verdicts` counts its rows, refused ones too."""
+    """One measure of one variant (or of its job, and size): `verdicts` counts its rows, refused ones too."""
 
     variant: str
     nbytes: int | None
@@ -56,8 +56,8 @@ class Claim:
 def claims(rows: Sequence[Row]) -> list[Claim]:
     """The claims of a run, in the order in which its variants first appear."""
     found = []
-    for variant, nbytes in dict.fromkeys((row.variant, row.nbytes) for row in rows):
-        group = [row for row in rows if (row.variant, row.nbytes) == (variant, nbytes)]
+    for variant, nbytes in dict.fromkeys((row.arm, row.nbytes) for row in rows):
+        group = [row for row in rows if (row.arm, row.nbytes) == (variant, nbytes)]
         verdicts = Counter("refused" if row.refused else str(row.fidelity) for row in group)
         for measure in MEASURES:
             values = [(row.fidelity, getattr(row, measure)) for row in group if getattr(row, measure) is not None]
@@ -68,14 +68,14 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
 
 
 def paired(rows: Sequence[Row], over: str, under: str, measure: str) -> tuple[Interval | None, Interval | None]:
-    """The mean of the ratios `over` / `under` of two variants, seed by seed (and size by size): of PASS pairs, and of all.
+    """The mean of the ratios `over` / `under` of two variants (`Row.arm`), seed by seed (and size by size): of PASS pairs, and of all.
 
     Both arms of a pair have the same placement, load and source ports, so that chance is the same in both.
     """
     found: dict[tuple[int, int | None], dict[str, Row]] = {}
     for row in rows:
-        if row.variant in (over, under) and getattr(row, measure):
-            found.setdefault((row.seed, row.nbytes), {})[row.variant] = row
+        if row.arm in (over, under) and getattr(row, measure):
+            found.setdefault((row.seed, row.nbytes), {})[row.arm] = row
     pairs = [(pair[over], pair[under]) for pair in found.values() if len(pair) == 2]
     ratios = [(getattr(a, measure) / getattr(b, measure), a.fidelity == b.fidelity == "PASS") for a, b in pairs]
     return interval([ratio for ratio, passed in ratios if passed]), interval([ratio for ratio, _ in ratios])

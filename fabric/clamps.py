@@ -41,7 +41,7 @@ class Clamp:
 def clamps_of(point: Point, work: Workload) -> dict[Pair, Clamp]:
     """The clamp of each pair that has one; RequestError when two jobs ask for different ones between the same two hosts."""
     every = {job.name: job for job in jobs(point)}
-    pairs = [("collective", *work.hosts_by_edge[edge]) for edge in work.edges]
+    pairs = [(work.part_of(edge).name, *hosts) for edge, hosts in work.hosts_by_edge.items()]
     pairs += [(f"load.{load}", flow.src, flow.dst) for flow, load in zip(work.flows, work.flow_loads, strict=True)]
     found: dict[Pair, tuple[str, int | None, int]] = {}
     for name, src, dst in pairs:

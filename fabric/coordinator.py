@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -29,13 +29,14 @@ from fabric.children import Child, TrafficError, fork, hear, tell
 from fabric.hints import BEGIN, PLAN, Announced, Beat, announce, tell_beat
 from fabric.kernel import die_with_parent, namespace_of
 from fabric.lines import listening
-from fabric.paced import Clock, Pacer, job_name, keep_time
+from fabric.paced import Clock, Paced, Pacer, job_name, keep_time
 from fabric.programs import Programs, serve
 from fabric.rank import initial, play, program, wrong
 from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketLog
 from fabric.steps import append_steps
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
+from fabric.traffic import TrafficPart
 
 _SETUP_DEADLINE_S = 30.0
 _BEAT_DEADLINE_S = 1.0
@@ -68,18 +69,18 @@ def main() -> int:
 
 def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> None:
     started = time.monotonic()
-    schedules = [Schedule.from_json(item) for item in plan["schedules"]]
+    parts = [TrafficPart.from_json(item) for item in plan["parts"]]
     namespaces = {host: namespace_of(pid) for host, pid in plan["host_pids"].items()}
     gc.collect()
     gc.freeze()  # so that children share the pages
-    ranks = _fork_ranks(plan, schedules, namespaces, children)
+    ranks = _fork_ranks(plan, parts, namespaces, children)
     programs = _fork_programs(plan, namespaces, children) if plan["programs"] else []
     loaded = _fork_loaded_hosts(plan, namespaces, children)
     asking = _fork_asking(plan, namespaces, children)
     deadline = time.monotonic() + _SETUP_DEADLINE_S
     for step in ("listen", "connect"):
         if ranks and plan["hints"] and step == "connect":
-            _announce(plan, schedules[0], records, PLAN)
+            _announce(plan, parts, 0, records, PLAN)
         for child in children:
             child.tell({"do": step})
         for child in children:
@@ -95,7 +96,10 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         if ranks or programs:
             _let_run((*loaded, *asking), begin + plan["load_lead_s"])
     if ranks:
-        (_pace if plan["clock"] else _iterate)(plan, schedules, ranks, records)
+        if parts[0].clock:
+            _pace(plan, parts, ranks, records)
+        else:
+            _iterate(plan, parts[0], ranks, records)
     if programs:
         _run_programs(plan, programs, records)
     if asking and not loaded and end is not None:
@@ -111,14 +115,9 @@ def _let_run(children: Sequence[Child], moment: float) -> None:
         by_channel[channel].hear(time.monotonic() + _BEAT_DEADLINE_S)
 
 
-def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], phase: str) -> None:
-    """Tell the controller the connections, and what each carries in an iteration, and wait until it has dealt with them."""
-    edges = {tuple(edge[:3]): edge[3] for edge in plan["edges"] if edge[:3] not in plan["inside"]}
-    carried = {edge: [item for item in schedule.transfers if item.connection == edge] for edge in edges}
-    flows = [
-        Announced(**ends, nbytes=sum(item.nbytes for item in carried[edge]), transfers=len(carried[edge]), job=_job(plan, schedule, edge[0]))
-        for edge, ends in edges.items()
-    ]
+def _announce(plan: Mapping[str, Any], parts: Sequence[TrafficPart], size: int, records: IO[str], phase: str) -> None:
+    """Tell the controller the connections of those that are announced, and what each carries in an iteration, and wait until it has dealt with them."""
+    flows = [flow for part in parts if part.announced for flow in _announced(plan, part, size)]
     started = time.monotonic()
     try:
         placed = announce(plan["hints"], flows, _SETUP_DEADLINE_S, phase)
@@ -127,23 +126,34 @@ def _announce(plan: Mapping[str, Any], schedule: Schedule, records: IO[str], pha
     _write(records, event="hints" if phase == BEGIN else "plan", flows=len(flows), placed=placed, took_ms=1e3 * (time.monotonic() - started))
 
 
-def _job(plan: Mapping[str, Any], schedule: Schedule, rank: int) -> str:
-    """The job that a rank belongs to: its group where each has a clock of its own."""
-    return job_name(rank % schedule.groups) if plan["clock"] else "collective"
+def _announced(plan: Mapping[str, Any], part: TrafficPart, size: int) -> list[Announced]:
+    schedule, pieces = part.schedules[size], (part.clock or {}).get("buckets", 1)
+    ends = {tuple(edge[:3]): edge[3] for edge in plan["edges"] if edge[:3] not in plan["inside"]}
+    found = []
+    for (src, dst, channel), ids in schedule.connections.items():
+        if endpoints := ends.get((src + part.first, dst + part.first, channel)):
+            nbytes = sum(schedule.transfers[number].nbytes for number in ids)
+            found.append(Announced(**endpoints, nbytes=nbytes * int(pieces), transfers=len(ids) * int(pieces), job=_job(part, schedule, src)))
+    return found
 
 
-def _iterate(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequence[Child], records: IO[str]) -> None:
+def _job(part: TrafficPart, schedule: Schedule, rank: int) -> str:
+    """The job that a rank belongs to: its group where each of a collective has a clock of its own."""
+    return job_name(rank % schedule.groups) if part.clock and "stagger_s" in part.clock else part.name
+
+
+def _iterate(plan: Mapping[str, Any], part: TrafficPart, ranks: Sequence[Child], records: IO[str]) -> None:
     count = 0
-    for index, schedule in enumerate(schedules):
+    for index, schedule in enumerate(part.schedules):
         if plan["hints"]:
-            _announce(plan, schedule, records, BEGIN)
-        for number in range(-plan["warmup"], plan["iterations"]):
+            _announce(plan, [part], index, records, BEGIN)
+        for number in range(-part.warmup, part.iterations):
             for child in ranks:
                 child.tell({"do": "prepare", "schedule": index, "iteration": number})
             for child in ranks:
                 child.hear(time.monotonic() + _SETUP_DEADLINE_S)
             release = _release(ranks)
-            if index == 0 and number == -plan["warmup"]:
+            if index == 0 and number == -part.warmup:
                 _write(records, event="release", release=release)
             deadline = release + plan["iteration_deadline_s"]
             for child in ranks:
@@ -172,33 +182,64 @@ def _beat(plan: Mapping[str, Any], records: IO[str], beat: Beat) -> None:
             _write(records, event="unheard", job=beat.job, iteration=beat.iteration, why=str(err))
 
 
-def _pace(plan: Mapping[str, Any], schedules: Sequence[Schedule], ranks: Sequence[Child], records: IO[str]) -> None:
-    """Each group by its own clock, through all iterations of a size; then the next size."""
+def _pace(plan: Mapping[str, Any], parts: Sequence[TrafficPart], ranks: Sequence[Child], records: IO[str]) -> None:
+    """Each job by its own clock, through all iterations of a size; then the next size, which only a single collective has."""
 
-    def write(schedule: Schedule, group: int, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
-        release = max(one["due"] for one in reports.values())
-        members = sorted(reports)
-        _write(
-            records, event="iteration", nbytes=schedule.nbytes, iteration=number - plan["warmup"], job=job_name(group), release=release,
-            ranks=members, starts_ms=[1e3 * (reports[rank]["start"] - release) for rank in members],
-            ends_ms=[1e3 * (reports[rank]["end"] - release) for rank in members],
-            delayed_ms=1e3 * max(one["delay_s"] for one in reports.values()), wrong=sum(one["wrong"] for one in reports.values()),
-            silences=[line for rank in members for line in reports[rank]["silences"]],
-        )  # fmt: skip
+    def beat(job: Paced, one: Beat) -> None:
+        if job.announced:
+            _beat(plan, records, one)
 
-    rounds = plan["warmup"] + plan["iterations"]
-    clock = Clock(**plan["clock"], rounds=rounds, deadline_s=plan["iteration_deadline_s"])
-    for index, schedule in enumerate(schedules):
+    for size in range(len(parts[0].schedules)):
         if plan["hints"]:
-            _announce(plan, schedule, records, BEGIN)
+            _announce(plan, parts, size, records, BEGIN)
         begin = _release(ranks)
-        if index == 0:
+        if size == 0:
             _write(records, event="release", release=begin)
-        for rank, child in enumerate(ranks):
-            child.tell({"do": "pace", "schedule": index, "begin": begin + rank % schedule.groups * clock.stagger_s})
+        jobs = [job for part in parts for job in _jobs_of(part, size, ranks, begin)]
+        for job in jobs:
+            for child in job.ranks:
+                child.tell({"do": "pace", "schedule": size, "begin": job.begin})
         with contextlib.closing(listening(Path(plan["desk"]))) as desk:  # nobody waits at it who is not served
-            own = replace(clock, first=index * rounds)
-            Pacer(ranks, schedule.groups, own, partial(write, schedule), partial(_beat, plan, records), desk).run(begin)
+            Pacer(jobs, partial(_write_round, records), beat, desk).run()
+
+
+def _jobs_of(part: TrafficPart, size: int, ranks: Sequence[Child], begin: float) -> list[Paced]:
+    """The jobs of a collective: one, or each of its groups."""
+    assert part.clock is not None  # who calls has looked
+    schedule, stagger_s = part.schedules[size], part.clock.get("stagger_s")
+    every = ranks[part.first : part.first + part.ranks]
+
+    def job(name: str, group: int, step: int, start_s: float) -> Paced:
+        numbers = range(group, part.ranks, step)
+        return Paced(name, every[group::step], numbers, _clock(part, size), begin + start_s, schedule.nbytes, part.warmup, part.announced)
+
+    if stagger_s is None:
+        return [job(part.name, 0, 1, part.clock["start_s"])]
+    return [job(job_name(group), group, schedule.groups, group * stagger_s) for group in range(schedule.groups)]
+
+
+def _clock(part: TrafficPart, size: int) -> Clock:
+    assert part.clock is not None  # who calls has looked
+    rounds = part.warmup + part.iterations
+    return Clock(
+        part.clock["compute_s"], rounds, part.clock["deadline_s"], first=size * rounds,
+        backward_s=part.clock.get("backward_s", 0.0), buckets=int(part.clock.get("buckets", 1)),
+    )  # fmt: skip
+
+
+def _write_round(records: IO[str], job: Paced, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
+    """A line for each time that the job communicated in a round: once, or once a bucket."""
+    members = sorted(reports)
+    begun = max(one["begun"] for one in reports.values())
+    for bucket in range(job.clock.buckets):
+        pieces = [reports[rank]["pieces"][bucket] for rank in members]
+        release = max(one["due"] for one in pieces)
+        _write(
+            records, event="iteration", nbytes=job.nbytes, iteration=number - job.warmup, job=job.name, bucket=bucket, begun=begun, release=release, ranks=members,
+            starts_ms=[1e3 * (one["start"] - release) for one in pieces], ends_ms=[1e3 * (one["end"] - release) for one in pieces],
+            delayed_ms=1e3 * max(one["delay_s"] for one in reports.values()), wrong=sum(one["wrong"] for one in pieces),
+            silences=[line for one in pieces for line in one["silences"]],
+        )  # fmt: skip
 
 
 def _run_programs(plan: Mapping[str, Any], programs: Sequence[Child], records: IO[str]) -> None:
@@ -304,44 +345,47 @@ def _reports(ends: Mapping[Any, socket.socket], plugs: Mapping[Any, Endpoints], 
 
 
 def _fork_ranks(
-    plan: Mapping[str, Any], schedules: Sequence[Schedule], namespaces: Mapping[str, int], children: list[Child]
+    plan: Mapping[str, Any], parts: Sequence[TrafficPart], namespaces: Mapping[str, int], children: list[Child]
 ) -> list[Child]:
-    edges = [(src, dst, channel, Endpoints(**endpoints)) for src, dst, channel, endpoints in plan["edges"]]
+    ends = {tuple(edge[:3]): Endpoints(**edge[3]) for edge in plan["edges"]}
 
-    def body(rank: int) -> Callable[[socket.socket], None]:
+    def body(part: TrafficPart, rank: int) -> Callable[[socket.socket], None]:
+        own = {(src - part.first, dst - part.first, lane): item for (src, dst, lane), item in ends.items()}
         plugs = _Plugs(
-            outgoing={(dst, lane): item for src, dst, lane, item in edges if src == rank},
-            incoming={(src, lane): item for src, dst, lane, item in edges if dst == rank},
-            options=lambda _: plan["sockets"]["collective"][plan["ranks"][rank]],
+            outgoing={(dst, lane): item for (src, dst, lane), item in own.items() if src == rank},
+            incoming={(src, lane): item for (src, dst, lane), item in own.items() if dst == rank},
+            options=lambda _: plan["sockets"][part.name][plan["ranks"][part.first + rank]],
         )
-        return partial(_rank_body, plan, schedules, rank, plugs)
+        return partial(_rank_body, plan, part, rank, plugs)
 
-    return [
-        fork(f"rank {rank} on {host}", namespaces[host], body(rank), children) for rank, host in enumerate(plan["ranks"])
-    ]
+    def fork_one(part: TrafficPart, rank: int) -> Child:
+        host = plan["ranks"][part.first + rank]
+        whose = f" of {part.name}" if len(parts) > 1 else ""
+        return fork(f"rank {rank}{whose} on {host}", namespaces[host], body(part, rank), children)
+
+    return [fork_one(part, rank) for part in parts for rank in range(part.ranks)]
 
 
-def _rank_body(
-    plan: Mapping[str, Any], schedules: Sequence[Schedule], rank: int, plugs: _Plugs, channel: socket.socket
-) -> None:
+def _rank_body(plan: Mapping[str, Any], part: TrafficPart, rank: int, plugs: _Plugs, channel: socket.socket) -> None:
     outgoing, incoming = plugs.open(channel)
-    parts = [program(schedule, rank) for schedule in schedules]
+    schedules = part.schedules
+    programs = [program(schedule, rank) for schedule in schedules]
     log = SocketLog(outgoing)
-    data = np.zeros(0, plan["dtype"])
-    late_s = plan["late_ms"].get(plan["ranks"][rank], 0.0) / 1000
+    data = np.zeros(0, part.dtype)
+    late_s = part.late_ms.get(plan["ranks"][part.first + rank], 0.0) / 1000
     index = number = 0
 
     def prepare(iteration: int) -> None:
         nonlocal data, number
         number = iteration
-        data = initial(rank, parts[index].elements, number, plan["dtype"], parts[index].scratch)
+        data = initial(rank, programs[index].elements, number, part.dtype, programs[index].scratch)
 
     def perform(deadline: float) -> dict[str, Any]:
         start = time.monotonic()
         time.sleep(late_s)
-        played = play(parts[index], data, outgoing, incoming, deadline, log.turn)
+        played = play(programs[index], data, outgoing, incoming, deadline, log.turn)
         end = time.monotonic()
-        faults = wrong(schedules[index], rank, number, data) if plan["check"] else 0
+        faults = wrong(schedules[index], rank, number, data) if part.check else 0
         # [source rank, destination rank, channel, begin, seconds]
         silences = [[src, rank, lane, *one] for (src, lane), found in played.silences.items() for one in found]
         steps = {"begun": list(played.begun.items()), "done": list(played.done.items())} if plan["steps"] else {}
@@ -357,8 +401,7 @@ def _rank_body(
             tell(channel, **perform(message["deadline"]))
         elif message["do"] == "pace":
             index = message["schedule"]
-            clock = Clock(**plan["clock"], rounds=plan["warmup"] + plan["iterations"], deadline_s=plan["iteration_deadline_s"])
-            keep_time(channel, clock, message["begin"], prepare, perform, log.turn)
+            keep_time(channel, _clock(part, index), message["begin"], prepare, perform, log.turn)
         elif message["do"] == "report":
             sockets = _reports(outgoing, plugs.outgoing, "collective", "sender")
             sockets += _reports(incoming, plugs.incoming, "collective", "receiver")

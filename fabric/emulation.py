@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fabric import plugins
+from fabric import keys, plugins
 from fabric.clamps import bring_into_force, clamps_of, wrong_clamps
 from fabric.control import Controller, controller_process
 from fabric.delay import round_trip_ms
@@ -49,9 +49,9 @@ from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
 from fabric.seeds import number
-from fabric.traffic import Traffic, TrafficProcess, traffic_process
+from fabric.traffic import Traffic, TrafficPart, TrafficProcess, traffic_process
 from fabric.transports import Job, Settings, jobs, settings, transport_record
-from fabric.workload import Workload
+from fabric.workload import Part, Workload
 
 __all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "routes_of", "shapes_of", "thresholds_of"]
 
@@ -189,12 +189,12 @@ def emulate(
 def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mapping[str, Provided]) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     orders = plugins.defines(source, "on_answer")
-    sockets = OrderSockets(place.folder / _AGENT, place.folder / _TOKEN, place.folder / _JOBS if _clock(point) else None) if orders else None
+    sockets = OrderSockets(place.folder / _AGENT, place.folder / _TOKEN, place.folder / _JOBS if _paced(point) else None) if orders else None
     control = controller_process(
         folder / "controller", point.fabric, app=source.module, parameters=plugins.rooted(point.controller.params, point.base),
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
         wires=wires(point), agent=sockets.for_controller() if sockets else None,
-        hints=place.folder / _HINTS if point.collective and point.collective.hints else None,
+        hints=place.folder / _HINTS if _announces(point) else None,
     )  # fmt: skip
     ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
     with (
@@ -351,22 +351,21 @@ def _drained(up: _Running) -> bool:
 
 
 def _traffic(up: _Running, ideal_ms: float) -> Traffic:
-    point, work, collective = up.point, up.work, up.point.collective
+    point, work = up.point, up.work
     loaded = {host for flow in work.flows for host in (flow.src, flow.dst)} | {host for one in work.askings for host in (one.client, one.server)}
-    late_ms = collective.late_ms if collective else {}
+    late_ms = [ms for part in work.parts for ms in part.collective.late_ms.values()]
+    deadline_s = max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000) + max(late_ms, default=0.0) / 1000
     return Traffic(
         host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *work.programs, *loaded})},
-        sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges, schedules=work.schedules,
-        dtype=collective.dtype if collective else "float32",
-        iterations=collective.iterations if collective else 0, warmup=collective.warmup if collective else 0,
-        check=collective.check if collective else False,
+        sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges,
+        parts=[_part(part, deadline_s) for part in work.parts],
         flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
         inside=[edge for edge, (src, dst) in work.hosts_by_edge.items() if point.fabric.together(src, dst)],
-        hints=str(up.state / _HINTS) if collective and collective.hints else None, clock=_clock(point), desk=str(up.state / _JOBS),
+        hints=str(up.state / _HINTS) if _announces(point) else None, desk=str(up.state / _JOBS),
         programs=_programs(up) if point.workload else None,
-        late_ms=late_ms, steps=point.telemetry.steps,
+        steps=point.telemetry.steps,
         askings=[(one, ends, f"requests.{entry}") for one, ends, entry in zip(work.askings, work.asking_endpoints, work.asking_entries, strict=True)],
-        iteration_deadline_s=max(_SHORTEST_DEADLINE_S, _SLOWEST_EXPECTED * ideal_ms / 1000) + max(late_ms.values(), default=0.0) / 1000,
+        iteration_deadline_s=deadline_s,
     )  # fmt: skip
 
 
@@ -381,12 +380,32 @@ def _programs(up: _Running) -> Programs:
     )  # fmt: skip
 
 
-def _clock(point: Point) -> dict[str, float] | None:
-    """By what each job's clock goes; None where all ranks begin together."""
-    collective = point.collective
-    if collective is None or collective.compute_ms is None:
+def _part(part: Part, deadline_s: float) -> TrafficPart:
+    one = part.collective
+    return TrafficPart(
+        part.name, part.first, len(part.ranks), part.schedules, one.dtype, one.iterations, one.warmup, one.check,
+        announced=one.hints, clock=_clock(one, deadline_s), late_ms=one.late_ms,
+    )  # fmt: skip
+
+
+def _clock(one: keys.Collective, deadline_s: float) -> dict[str, float] | None:
+    """By what a job's own clock goes; None where all ranks begin together."""
+    if one.compute_ms is None:
         return None
-    return {"compute_s": collective.compute_ms / 1000, "stagger_s": (collective.stagger_ms or 0.0) / 1000}
+    clock = {"compute_s": one.compute_ms / 1000, "deadline_s": deadline_s}
+    if isinstance(one, keys.Job):
+        return {**clock, "start_s": one.start_s, "backward_s": one.backward_ms / 1000, "buckets": one.buckets}
+    return {**clock, "stagger_s": (one.stagger_ms or 0.0) / 1000}
+
+
+def _announces(point: Point) -> bool:
+    """Whether anybody tells the controller of its connections."""
+    return any(one.hints for one in point.collectives.values())
+
+
+def _paced(point: Point) -> bool:
+    """Whether there are jobs that can be shifted."""
+    return any(one.compute_ms is not None for one in point.collectives.values())
 
 
 def _ips(point: Point) -> dict[str, str]:

@@ -34,6 +34,7 @@ from fabric.keys import (
     Ecn,
     Event,
     ExperimentFile,
+    Job,
     Links,
     Load,
     Program,
@@ -42,6 +43,7 @@ from fabric.keys import (
     Telemetry,
     Transport,
     Use,
+    named,
     schema,
 )
 from fabric.located import (
@@ -64,7 +66,8 @@ from fabric.located import (
     variants,
 )
 from fabric.parameters import Wanted, misfits, wanted
-from fabric.schedule import Schedule
+from fabric.placing import place
+from fabric.schedule import ELEMENT_BYTES, Schedule
 from fabric.thresholds import misplaced
 from fabric.transports import asked_tcps, files_missing, lives_on_marks, one_sided, too_wide, unknown
 
@@ -72,8 +75,8 @@ if TYPE_CHECKING:
     from fabric.load import Flow
 
 __all__ = [
-    "Collective", "Controller", "Ecn", "Event", "Experiment", "Links", "Load", "Point", "Transport", "Use",
-    "flows", "flows_by_load", "load_experiment", "parse_override", "placement", "schema",
+    "Collective", "Controller", "Ecn", "Event", "Experiment", "Job", "Links", "Load", "Point", "Transport", "Use",
+    "flows", "flows_by_load", "load_experiment", "parse_override", "placement", "placements", "schema",
 ]  # fmt: skip
 
 _MOST_INSIDE_MBPS = 30_000  # a rate of HTB is read back in 32 bits
@@ -104,11 +107,17 @@ class Point:
     events: tuple[Event, ...] = ()
     workload: Program | None = None
     requests: tuple[Requests, ...] = ()
+    jobs: tuple[Job, ...] = ()
 
     @property
     def ranked(self) -> Collective | Program | None:
-        """Whose the ranks are: the collective's or the program's; None where there is but load."""
+        """Whose the ranks are: the collective's or the program's; None where there are jobs, or is but load."""
         return self.collective or self.workload
+
+    @property
+    def collectives(self) -> dict[str, Collective]:
+        """All collectives by name: `collective`, or the jobs."""
+        return {"collective": self.collective} if self.collective else dict(named(self.jobs))
 
     @property
     def label(self) -> str:
@@ -130,7 +139,7 @@ class Point:
         return {**plain, **dumped, **self._lists(), "fabric": fabric}
 
     def _lists(self) -> dict[str, Any]:
-        return {key: [item.model_dump(mode="json") for item in getattr(self, key)] for key in ("load", "requests", "events")}
+        return {key: [item.model_dump(mode="json") for item in getattr(self, key)] for key in ("jobs", "load", "requests", "events")}
 
 
 @dataclass(frozen=True)
@@ -150,17 +159,16 @@ class Experiment:
     overrides: Mapping[str, Any]
 
 
+def placements(point: Point) -> dict[str, list[str]]:
+    """By job the hosts of its ranks 0, 1, ...: of the collective, the program, or of each of the jobs. Random ones depend on the point's seed alone."""
+    every: dict[str, Collective | Program] = {"collective": point.ranked} if point.ranked else dict(named(point.jobs))
+    purposes = {name: "placement" if point.ranked else f"placement/{number}" for number, name in enumerate(every)}
+    return place({name: (one.ranks, one.placement) for name, one in every.items()}, point.fabric, point.seed, purposes)
+
+
 def placement(point: Point) -> list[str]:
-    """The hosts of the ranks 0, 1, ...; empty without a collective or a program. A random one depends on the point's seed alone."""
-    if point.ranked is None:
-        return []
-    ranks, hosts = point.ranked.ranks, [host.name for host in point.fabric.hosts]
-    if isinstance(ranks, tuple):
-        return list(ranks)
-    n = len(hosts) if ranks == "all" else ranks
-    if point.ranked.placement == "ranked":
-        return hosts[:n]
-    return [hosts[int(index)] for index in seeds.rng(point.seed, "placement").permutation(len(hosts))[:n]]
+    """The hosts of all ranks, one job after the other; empty without a collective, jobs or a program."""
+    return [host for hosts in placements(point).values() for host in hosts]
 
 
 def flows(point: Point) -> list[Flow]:
@@ -222,11 +230,11 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
     for arm, point in zip(every, points, strict=False):  # the first repeat: the others differ in their draws alone
         check.flows(arm, point)
     for arm, point in zip(itertools.cycle(every), points, strict=False):
-        if point.collective is not None:
-            arm.refuse(_tried(arm, ("collective",), point.collective, partial(check.placed, point)))
+        for at, one, name in _collectives_at(point):
+            arm.refuse(_tried(arm, at, one, partial(check.placed, point, name, one)))
         arm.refuse(_apart(point))
         arm.refuse(_nobody_asks(point))
-        arm.refuse(one_sided(point, placement(point), flows_by_load(point), askings(point)) if point.transport.hosts else ())
+        arm.refuse(one_sided(point, list(placements(point).values()), flows_by_load(point), askings(point)) if point.transport.hosts else ())
     return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
 
 
@@ -254,7 +262,7 @@ def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile
             topology=file.topology, fabric=check.fabric(file.topology), links=file.links,
             controller=file.controller, collective=file.collective, load=file.load,
             transport=file.transport, telemetry=file.telemetry, duration_s=file.duration_s, base=check.base, events=file.events,
-            workload=file.workload, requests=file.requests,
+            workload=file.workload, requests=file.requests, jobs=file.jobs,
         ))  # fmt: skip
     return tuple(points)
 
@@ -274,12 +282,12 @@ def _refuse_twins(every: Sequence[Arm], files: Sequence[ExperimentFile]) -> None
 def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     """What is wrong between keys that are each fine."""
     document, collective, program = arm.document, file.collective, file.workload
-    if collective is None and program is None and not file.load and not file.requests:
+    if not (collective or program or file.jobs or file.load or file.requests):
         remedy = "add e.g. collective: {use: ring-allreduce, nbytes: 1MiB}"
         yield Problem(
-            ("collective",), f"got neither collective nor workload, load nor requests; accepted: one of them or more, but not both of the first two; {remedy}", True
+            ("collective",), f"got no collective, jobs, workload, load or requests; accepted: one of the first three, load or requests, or both; {remedy}", True
         )
-    elif collective is None and program is None and file.duration_s is None:
+    elif not (collective or program or file.jobs) and file.duration_s is None:
         accepted = "a number above 0 and at most 3600, as no collective ends the run"
         text = told(None, accepted, "add e.g. duration_s: 10")
         yield Problem(("duration_s",), text, True)
@@ -290,6 +298,7 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
             "remove duration_s or collective",
         )
         yield Problem(("duration_s",), text)
+    yield from _jobs(document, file)
     if file.telemetry.steps and (collective is None or collective.compute_ms is not None):
         text = told(True, "false without a collective, and with compute_ms, whose jobs have no iteration in common", "remove it")
         yield Problem(("telemetry", "steps"), text)
@@ -306,9 +315,36 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     yield from misplaced(file.links)
     yield from too_wide(file)
     if collective is not None:
-        yield from [*_ranks("collective", collective), *_sizes(collective)]
+        yield from [*_ranks(("collective",), collective), *_sizes(collective)]
     elif program is not None:
-        yield from _ranks("workload", program)
+        yield from _ranks(("workload",), program)
+    for number, job in enumerate(file.jobs):
+        yield from _ranks(("jobs", number), job)
+
+
+def _jobs(document: Document, file: ExperimentFile) -> Iterator[Problem]:
+    """What is wrong with jobs, or beside them."""
+    for key, beside in (("collective", file.collective), ("workload", file.workload)):
+        if file.jobs and beside is not None:
+            yield Problem((key,), told(document.get((key, "use")), "none beside jobs, which have all ranks", f"write the {key} as one of the jobs, or remove jobs"))
+    if file.jobs and file.duration_s is not None:
+        yield Problem(("duration_s",), told(document.get(("duration_s",)), "none beside jobs, whose iterations end the run", "remove duration_s or jobs"))
+    names: set[str] = set()
+    for number, job in enumerate(file.jobs):
+        path, name = ("jobs", number), job.name or f"job.{number}"
+        if name in names:
+            yield Problem((*path, "name"), told(name, "each name once", "give it another one"))
+        names.add(name)
+        if len(job.nbytes) > 1:
+            yield Problem((*path, "nbytes"), told(list(job.nbytes), "one size, as jobs go by their own clocks", f"sweep it: jobs.{number}.nbytes"))
+        elif job.nbytes[0] % (ELEMENT_BYTES * job.buckets):
+            step = ELEMENT_BYTES * job.buckets
+            text = told(job.nbytes[0], f"a multiple of {step} bytes, {job.buckets} buckets of whole numbers", f"write e.g. nbytes: {-(-job.nbytes[0] // step) * step}")
+            yield Problem((*path, "nbytes"), text)
+        if job.stagger_ms is not None:
+            yield Problem((*path, "stagger_ms"), told(job.stagger_ms, "none in a job", "write start_s for when it begins"))
+        if job.buckets > 1 and not job.backward_ms:
+            yield Problem((*path, "buckets"), told(job.buckets, "1 without backward_ms, as all are ready at once", "add e.g. backward_ms: 400"))
 
 
 def _marks(file: ExperimentFile, base: Path) -> Iterator[Problem]:
@@ -336,13 +372,13 @@ def _queue(document: Document, links: Links) -> Iterator[Problem]:
         )
 
 
-def _ranks(key: str, ranked: Collective | Program) -> Iterator[Problem]:
-    path, ranks = (key, "ranks"), ranked.ranks
+def _ranks(path: KeyPath, ranked: Collective | Program) -> Iterator[Problem]:
+    ranks = ranked.ranks
     if isinstance(ranks, tuple) and (len(ranks) < 2 or len(set(ranks)) < len(ranks)):
-        yield Problem(path, told(list(ranks), "two or more host names, each once", "write e.g. ranks: all"))
-    if isinstance(ranks, tuple) and ranked.placement == "random":
-        text = told("random", "ranked beside a list of hosts, whose order is the ranks'", "remove placement")
-        yield Problem((key, "placement"), text)
+        yield Problem((*path, "ranks"), told(list(ranks), "two or more host names, each once", "write e.g. ranks: all"))
+    if isinstance(ranks, tuple) and ranked.placement in ("random", "striped"):
+        text = told(ranked.placement, "ranked beside a list of hosts, whose order is the ranks'", "remove placement")
+        yield Problem((*path, "placement"), text)
 
 
 def _sizes(collective: Collective) -> Iterator[Problem]:
@@ -377,10 +413,13 @@ class _Checks:
         arm.refuse(_unknown_askers(file, fabric))
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
-            arm.refuse([*_unknown_hosts("collective", file.collective, fabric), *_unknown_late(file.collective, fabric)])
+            arm.refuse([*_unknown_hosts(("collective",), file.collective, fabric), *_unknown_late(("collective",), file.collective, fabric)])
             arm.refuse(_tried(arm, ("collective",), file.collective, partial(self.schedule, file.collective, fabric, file.links)))
         elif file.workload is not None:
-            arm.refuse(_unknown_hosts("workload", file.workload, fabric))
+            arm.refuse(_unknown_hosts(("workload",), file.workload, fabric))
+        for number, job in enumerate(file.jobs):
+            arm.refuse([*_unknown_hosts(("jobs", number), job, fabric), *_unknown_late(("jobs", number), job, fabric)])
+        arm.refuse(_placed_twice(file, fabric))
         return file
 
     def plugins(self, file: ExperimentFile) -> Iterator[Problem]:
@@ -388,8 +427,8 @@ class _Checks:
         yield from self.plugin("topology", ("topology",), file.topology)
         yield from self.plugin("controller", ("controller",), file.controller)
         yield from self.controller(file)
-        if file.collective is not None:
-            yield from self.plugin("collective", ("collective",), file.collective)
+        for path, collective in _collectives_of(file):
+            yield from self.plugin("collective", path, collective)
         for n, load in enumerate(file.load):
             yield from self.plugin("load", ("load", n), load)
         lost = [*files_missing(file, self.base)]
@@ -403,12 +442,12 @@ class _Checks:
         policy = self.policy_of(file)
         if isinstance(policy, str):
             yield from self.policy(policy, file.controller.params.get("options", {}))
-            yield from self.needs(policy, file.collective)
-        if file.collective is not None and file.collective.hints:
-            source = plugins.find("controller", file.controller.use, self.base)
-            if not plugins.defines(source, "on_hint"):
+            yield from self.needs(policy, file)
+        source = plugins.find("controller", file.controller.use, self.base)
+        for path, collective in _collectives_of(file):
+            if collective.hints and not plugins.defines(source, "on_hint"):
                 text = told(True, f"false, as {file.controller.use} takes no hints", "remove hints, or write e.g. controller: {use: adaptive}")
-                yield Problem(("collective", "hints"), text)
+                yield Problem((*path, "hints"), text)
 
     def policy_of(self, file: ExperimentFile) -> Any:
         """The policy of the file's controller, its own where the file names none; None where it has none."""
@@ -422,17 +461,17 @@ class _Checks:
             text = told(policy, "a policy that sets nothing of single hosts where the NICs of a server share a namespace", "write e.g. policy: combined")
             yield Problem(("controller", "policy"), text)
 
-    def needs(self, policy: str, collective: Collective | None) -> Iterator[Problem]:
+    def needs(self, policy: str, file: ExperimentFile) -> Iterator[Problem]:
         """What a policy must be told of a collective, and would not be: without it, it would do nothing, and nobody would know."""
         try:
             asked = getattr(plugins.load("policy", policy, self.base), "NEEDS", {})
         except RequestError:
             return  # said already
-        for key, example in asked.items() if collective is not None else ():
+        for (path, collective), (key, example) in itertools.product(_collectives_of(file), asked.items()):
             given = getattr(collective, key)
             if given is None or given is False:
                 text = told(given, f"one that {policy} can go by", f"write e.g. {key}: {example}, or choose another policy")
-                yield Problem(("collective", key), text)
+                yield Problem((*path, key), text)
 
     def policy(self, spelling: str, options: Any) -> Iterator[Problem]:
         """What is wrong with a policy, or with the options that it would be made with."""
@@ -471,16 +510,14 @@ class _Checks:
         ranks, names = collective.ranks, [host.name for host in fabric.hosts]
         hosts = names if ranks == "all" else names[:ranks] if isinstance(ranks, int) else list(ranks)
         for nbytes in collective.nbytes:
-            result = self.composed(collective, fabric, hosts, nbytes, links).result
-            if collective.compute_ms is not None and result in _NOT_WAITING:
-                text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
-                raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
+            self.composed(collective, fabric, hosts, nbytes, links)
 
-    def placed(self, point: Point) -> None:
-        """Try the collective where its ranks are in this point, if that makes a difference: where rails meet inside servers only."""
-        if point.collective is not None and any(point.fabric.part.values()):
-            for nbytes in point.collective.nbytes:
-                self.composed(point.collective, point.fabric, placement(point), nbytes, point.links)
+    def placed(self, point: Point, name: str, collective: Collective) -> None:
+        """Try the collective where its ranks are in this point, if that makes a difference: where rails meet inside servers only, and beside other jobs."""
+        job = isinstance(collective, Job)
+        for nbytes in collective.nbytes if job or any(point.fabric.part.values()) else ():
+            piece = nbytes // collective.buckets if isinstance(collective, Job) else nbytes
+            self.composed(collective, point.fabric, placements(point)[name], piece, point.links)
 
     def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int, links: Links) -> Schedule:
         """A collective's schedule on these hosts, found to be right."""
@@ -492,6 +529,7 @@ class _Checks:
             schedule = compose(collective, fabric, hosts, nbytes, self.base, links)
             check_result(schedule, orders=_TRIALS)
             self.tried[key] = schedule
+        _refuse_unpaced(collective, self.tried[key])
         return self.tried[key]
 
     def flows(self, arm: Arm, point: Point) -> None:
@@ -510,6 +548,44 @@ class _Checks:
             arm.refuse(_tried(arm, ("load", index), load, partial(draw, index)))
 
 
+def _refuse_unpaced(collective: Collective, schedule: Schedule) -> None:
+    """A clock of its own is nothing for ranks that do not wait for each other, or for several groups in one job."""
+    if collective.compute_ms is not None and schedule.result in _NOT_WAITING:
+        text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
+        if isinstance(collective, Job):
+            raise RequestError(f"got {collective.use}, whose ranks do not wait for each other; accepted: in a job one where they do; write e.g. ring-allreduce")
+        raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
+    if isinstance(collective, Job) and schedule.groups > 1:
+        raise RequestError(f"collective.groups: got {schedule.groups}; accepted: 1 in a job; write a job for each")
+
+
+def _collectives_of(file: ExperimentFile) -> list[tuple[KeyPath, Collective]]:
+    """The file's collectives with their key paths: one, or one a job."""
+    return [(("collective",), file.collective)] if file.collective else [(("jobs", number), job) for number, job in enumerate(file.jobs)]
+
+
+def _collectives_at(point: Point) -> list[tuple[KeyPath, Collective, str]]:
+    """A point's collectives with their key paths and names."""
+    return [
+        (("collective",) if point.collective else ("jobs", number), one, name) for number, (name, one) in enumerate(point.collectives.items())
+    ]
+
+
+def _placed_twice(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
+    """Hosts that two jobs name, and jobs for which the others leave no hosts."""
+    owner: dict[str, int] = {}
+    for number, job in enumerate(file.jobs):
+        for host in job.ranks if isinstance(job.ranks, tuple) else ():
+            if owner.setdefault(host, number) != number:
+                yield Problem(("jobs", number, "ranks"), told(host, f"hosts of no other job, and jobs.{owner[host]} has it", "name another one"))
+                return
+    try:
+        place({f"jobs.{number}": (job.ranks, "ranked") for number, job in enumerate(file.jobs)}, fabric, 0, {})
+    except RequestError as err:
+        where, _, text = str(err).partition(": ")
+        yield Problem(("jobs", int(where.split(".")[1]), "ranks"), text)
+
+
 def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     """What a host can have for itself alone, and not where it shares a server's namespace with others."""
     if not fabric.servers:
@@ -521,7 +597,7 @@ def _of_one_nic(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
         text = told(file.workload.command, "none where the NICs of a server share a namespace", "use a topology without servers")
         yield Problem(("workload", "command"), text)
     own: list[tuple[KeyPath, Sockets | None]] = [(("load", number, "transport"), load.transport) for number, load in enumerate(file.load)]
-    own += [(("collective", "transport"), file.collective.transport)] if file.collective else []
+    own += [((*path, "transport"), one.transport) for path, one in _collectives_of(file)]
     asked: list[tuple[KeyPath, Any]] = [
         (("links", "delay_ms"), file.links.delay_ms), (("links", "loss_percent"), file.links.loss_percent), (("transport", "hosts"), file.transport.hosts or None),
         (("transport", "cwnd_clamp"), file.transport.cwnd_clamp), (("transport", "initcwnd"), file.transport.initcwnd),
@@ -570,17 +646,17 @@ def _unknown_askers(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
             yield Problem(("requests", number, "servers"), text)
 
 
-def _unknown_late(collective: Collective, fabric: Fabric) -> Iterator[Problem]:
+def _unknown_late(path: KeyPath, collective: Collective, fabric: Fabric) -> Iterator[Problem]:
     ranks = collective.ranks
     hosts = list(ranks) if isinstance(ranks, tuple) else [host.name for host in fabric.hosts]
     for name in collective.late_ms:
         if name not in hosts:
             remedy = meant(name, hosts, "take the name from the topology")
-            yield Problem(("collective", "late_ms", name), f"got a host without a rank; accepted: {', '.join(hosts[:4])}, ...; {remedy}")
+            yield Problem((*path, "late_ms", name), f"got a host without a rank; accepted: {', '.join(hosts[:4])}, ...; {remedy}")
 
 
-def _unknown_hosts(key: str, ranked: Collective | Program, fabric: Fabric) -> list[Problem]:
-    ranks, path = ranked.ranks, (key, "ranks")
+def _unknown_hosts(at: KeyPath, ranked: Collective | Program, fabric: Fabric) -> list[Problem]:
+    ranks, path = ranked.ranks, (*at, "ranks")
     if isinstance(ranks, int) and ranks > len(fabric.hosts):
         text = told(
             ranks, f"at most {len(fabric.hosts)}, the hosts of this topology", "use fewer, or a larger topology"

@@ -7,6 +7,7 @@ keys, and with a plug-in's own parameters, is found by `fabric.experiment`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -117,6 +118,13 @@ def _ranks() -> Any:
     return Field("all", description="all, a number of 2 or more, or a list of two or more host names", examples=["all"])
 
 
+Placement = Literal["ranked", "packed", "striped", "random"]
+
+
+def _placement() -> Any:
+    return Field("ranked", description="ranked (the same as packed), striped or random", examples=["random"])
+
+
 Lateness = Annotated[float, Field(ge=0, le=600_000, description="a number from 0 to 600000", examples=[50])]
 
 
@@ -127,12 +135,13 @@ class Collective(Use):
     With `compute_ms` each of its groups is a job with a clock of its own, as in training: it computes that long, then
     communicates, and waits for no other group; `stagger_ms` is how much later each one begins than the one before.
     Ranks on the hosts in `late_ms` begin every iteration so much later: stragglers, to see what they cost.
-    What goes from one rank to another is shared by `channels` connections, as by queue pairs.
+    What goes from one rank to another is shared by `channels` connections, as by queue pairs. Ranks are on the first hosts
+    (`ranked`, or `packed`), on one host of every switch or server in turn (`striped`), or anywhere (`random`).
     """
 
     use: str = _use("ring-allreduce")
     ranks: Ranks = _ranks()
-    placement: Literal["ranked", "random"] = Field("ranked", description="ranked or random", examples=["random"])
+    placement: Placement = _placement()
     nbytes: Sizes = Field(
         min_length=1,
         description="one or a list of multiples of 4 from 4 to 1GiB, in bytes or with B, KiB, MiB, GiB, kB, MB, GB",
@@ -150,6 +159,31 @@ class Collective(Use):
     transport: Sockets | None = _sockets()
 
 
+class Job(Collective):
+    """One of several collectives at the same time, on hosts of its own and by its own clock, as training jobs are.
+
+    It begins `start_s` after the others could, and repeats: compute `compute_ms`, then communicate. With `backward_ms` that
+    is the backward pass, during which `buckets` equal pieces of `nbytes` become ready one after another; each goes once it
+    is ready and the one before it is through.
+    """
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,29}$", description="up to 30 letters, digits, _ and -, a letter first", examples=["llm"])
+    start_s: float = Field(0, ge=0, le=3600, description="a number from 0 to 3600", examples=[1])
+    compute_ms: float | None = Field(0, ge=0, le=600_000, description="a number from 0 to 600000", examples=[200])
+    backward_ms: float = Field(0, ge=0, le=600_000, description="a number from 0 to 600000", examples=[400])
+    buckets: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[4])
+
+    @property
+    def piece(self) -> int:
+        """The bytes of a bucket."""
+        return self.nbytes[0] // self.buckets
+
+
+def named(jobs: Sequence[Job]) -> dict[str, Job]:
+    """Jobs by name; one without a name of its own is called by its place."""
+    return {job.name or f"job.{number}": job for number, job in enumerate(jobs)}
+
+
 class Program(_Values):
     """Any program as the workload, started once in the host of every rank; what it is told stands in its environment.
 
@@ -159,7 +193,7 @@ class Program(_Values):
     use: Literal["command"] = Field(description="command", examples=["command"])
     command: str = Field(min_length=1, max_length=4000, pattern=r"\S", description="a command line for the shell", examples=["python3 ./bench.py"])
     ranks: Ranks = _ranks()
-    placement: Literal["ranked", "random"] = Field("ranked", description="ranked or random", examples=["random"])
+    placement: Placement = _placement()
     timeout_s: float = Field(600, gt=0, le=86_400, description="a number above 0 and at most 86400", examples=[60])
 
 
@@ -329,6 +363,9 @@ class ExperimentFile(_Values):
     controller: Controller = Field(description="a mapping with use", examples=[{"use": "ecmp"}])
     collective: Collective | None = Field(
         None, description="a mapping with use and nbytes", examples=[{"use": "ring-allreduce", "nbytes": "1MiB"}]
+    )
+    jobs: Annotated[tuple[Job, ...], BeforeValidator(_listed)] = Field(
+        (), description="a list of mappings with use and nbytes", examples=[[{"use": "ring-allreduce", "ranks": 8, "nbytes": "1MiB"}]]
     )
     workload: Program | None = Field(
         None, description="a mapping with use: command and command", examples=[{"use": "command", "command": "python3 ./bench.py"}]

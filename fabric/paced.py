@@ -1,4 +1,4 @@
-"""Jobs with clocks of their own: the ranks of a group compute, then communicate, and wait for no other group.
+"""Jobs with clocks of their own: the ranks of one compute, then communicate, and wait for no other job.
 
 `keep_time` is a rank's side, `Pacer` the coordinator's: it writes down each job's iterations, tells the controller of
 them, and takes the orders to shift a job. Nothing of it crosses the fabric.
@@ -19,7 +19,7 @@ from fabric.children import Child, TrafficError, hear, tell
 from fabric.hints import Beat
 from fabric.lines import read_line
 
-__all__ = ["Clock", "Pacer", "job_name", "keep_time"]
+__all__ = ["Clock", "Paced", "Pacer", "job_name", "keep_time"]
 
 _AHEAD_S = 0.05  # a shift must be ordered so long before a round is due, or it is of the next one
 _LATENESS_S = 2.0  # a rank reports its own time-out; it is allowed the moment to say what it waits for
@@ -28,16 +28,38 @@ _ORDER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """How jobs go by: `compute_s` before each communication, job number g beginning g x `stagger_s` later.
+    """How a job goes by: `compute_s`, then a backward pass of `backward_s` in which `buckets` pieces become ready one after another.
 
-    `rounds` iterations of one size, each communication over in `deadline_s`; `first` is the number of the first of them.
+    `rounds` iterations, the communication of each piece over in `deadline_s`; `first` is the number of the first of them.
     """
 
     compute_s: float
-    stagger_s: float
     rounds: int
     deadline_s: float
     first: int = 0
+    backward_s: float = 0.0
+    buckets: int = 1
+
+    def ready(self, begin: float, bucket: int) -> float:
+        """When a piece is there to be sent, in a backward pass that began at a moment."""
+        return begin + self.backward_s * (bucket + 1) / self.buckets
+
+
+@dataclass(frozen=True)
+class Paced:
+    """A job with a clock of its own: its ranks, by which numbers these go, and when it begins (CLOCK_MONOTONIC).
+
+    It communicates `nbytes`, its first `warmup` rounds do not count, and with `announced` the controller hears of it.
+    """
+
+    name: str
+    ranks: Sequence[Child]
+    numbers: Sequence[int]
+    clock: Clock
+    begin: float
+    nbytes: int = 0
+    warmup: int = 0
+    announced: bool = False
 
 
 def job_name(group: int) -> str:
@@ -56,10 +78,23 @@ def keep_time(
         prepare(number)
         computed = max(end + clock.compute_s, time.monotonic())
         _wait(channel, computed, delays, number, turn)
-        due = computed + delays[number]
-        report = perform(due + clock.deadline_s)
-        end = report["end"]
-        tell(channel, round=number, due=due, delay_s=delays[number], **report)
+        begun = computed + delays[number]
+        pieces: list[dict[str, Any]] = []
+        for bucket in range(clock.buckets):
+            if bucket:
+                prepare(number)
+            ready = clock.ready(begun, bucket)
+            _compute_until(ready, turn)
+            due = max(ready, time.monotonic()) if bucket else ready
+            pieces.append({"due": due, **perform(due + clock.deadline_s)})
+        end = max(pieces[-1]["end"], begun + clock.backward_s)
+        tell(channel, round=number, begun=begun, delay_s=delays[number], pieces=pieces)
+
+
+def _compute_until(moment: float, turn: Callable[[], float]) -> None:
+    """Let time pass, but for what has to be done in turn."""
+    while (left := moment - time.monotonic()) > 0:
+        time.sleep(max(0.0, min(left, turn())))
 
 
 def _wait(channel: socket.socket, computed: float, delays: dict[int, float], number: int, turn: Callable[[], float]) -> None:
@@ -81,68 +116,70 @@ def _wait(channel: socket.socket, computed: float, delays: dict[int, float], num
 class Pacer:
     """Follows the ranks of all jobs through the rounds of one size.
 
-    `write` takes each job's iterations, `beat` what the controller shall hear of them; orders come in at `desk`.
+    `write` takes each job's iterations, its ranks' reports by their numbers; `beat` what the controller shall hear of them;
+    orders come in at `desk`.
     """
 
-    ranks: Sequence[Child]
-    groups: int
-    clock: Clock
-    write: Callable[[int, int, Mapping[int, dict[str, Any]]], None]
-    beat: Callable[[Beat], None]
+    jobs: Sequence[Paced]
+    write: Callable[[Paced, int, Mapping[int, dict[str, Any]]], None]
+    beat: Callable[[Paced, Beat], None]
     desk: socket.socket
-    _reports: dict[tuple[int, int], dict[int, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
-    _heard: dict[int, float] = field(default_factory=dict)
-    _latest: dict[int, int] = field(default_factory=lambda: defaultdict(lambda: -1))  # by group: the last round that a rank reported
-    _due: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    _delays: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # ordered, and still to come
+    _reports: dict[tuple[str, int], dict[int, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+    _heard: dict[str, float] = field(default_factory=dict)
+    _latest: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))  # by job: the last round that a rank reported
+    _due: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _delays: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # ordered, and still to come
 
-    def run(self, begin: float) -> None:
+    def run(self) -> None:
         """Until every rank has reported every round; TrafficError when one failed or fell silent."""
         poll = select.poll()
-        by_descriptor = {child.channel.fileno(): rank for rank, child in enumerate(self.ranks)}
+        by_descriptor = {child.channel.fileno(): (job, place) for job in self.jobs for place, child in enumerate(job.ranks)}
         for descriptor in by_descriptor:
             poll.register(descriptor, select.POLLIN)
         poll.register(self.desk, select.POLLIN)
-        self._heard = dict.fromkeys(by_descriptor.values(), begin)
-        left = self.clock.rounds * len(self.ranks)
+        self._heard = {child.name: job.begin for job in self.jobs for child in job.ranks}
+        left = sum(job.clock.rounds * len(job.ranks) for job in self.jobs)
         while left:
             for descriptor, _ in poll.poll(1000 * _ORDER_S):
                 if descriptor in by_descriptor:
                     left -= 1
-                    self._report(by_descriptor[descriptor])
+                    self._report(*by_descriptor[descriptor])
                 else:
                     self._take_order()
             self._ask_for_silent()
 
-    def _report(self, rank: int) -> None:
-        report = self.ranks[rank].hear(time.monotonic() + _ORDER_S)
-        group, number = rank % self.groups, report["round"]
-        self._heard[rank] = time.monotonic()
-        if number == self.clock.rounds - 1:
-            del self._heard[rank]
-        self._latest[group] = max(self._latest[group], number)
-        self._due[group] = max(self._due[group], report["end"] + self.clock.compute_s)  # of the next one
-        reports = self._reports[group, number]
-        reports[rank] = report
-        if len(reports) == len(self.ranks) // self.groups:
-            self.write(group, number, self._reports.pop((group, number)))
-            release = max(one["due"] for one in reports.values())
-            busy_s = max(one["end"] for one in reports.values()) - release
-            self._delays[group] -= max(one["delay_s"] for one in reports.values())
-            self.beat(Beat(job_name(group), self.clock.first + number, release, busy_s))
+    def _report(self, job: Paced, place: int) -> None:
+        child = job.ranks[place]
+        report = child.hear(time.monotonic() + _ORDER_S)
+        name, number = job.name, report["round"]
+        self._heard[child.name] = time.monotonic()
+        if number == job.clock.rounds - 1:
+            del self._heard[child.name]
+        end = max(report["pieces"][-1]["end"], report["begun"] + job.clock.backward_s)
+        self._latest[name] = max(self._latest[name], number)
+        self._due[name] = max(self._due[name], end + job.clock.compute_s)  # of the next one
+        reports = self._reports[name, number]
+        reports[job.numbers[place]] = report
+        if len(reports) == len(job.ranks):
+            self.write(job, number, self._reports.pop((name, number)))
+            release = max(one["pieces"][0]["due"] for one in reports.values())
+            busy_s = max(one["pieces"][-1]["end"] for one in reports.values()) - release
+            self._delays[name] -= max(one["delay_s"] for one in reports.values())
+            self.beat(job, Beat(name, job.clock.first + number, release, busy_s))
 
     def _ask_for_silent(self) -> None:
         now = time.monotonic()
-        for rank, heard in self._heard.items():
-            group = rank % self.groups
-            allowed = self.clock.compute_s + group * self.clock.stagger_s + self._delays[group] + self.clock.deadline_s + _LATENESS_S
-            if now - heard > allowed:
-                raise TrafficError(f"{self.ranks[rank].name} did not answer in time: it is stalled or starved")
+        for job in self.jobs:
+            clock = job.clock
+            allowed = clock.compute_s + clock.backward_s + self._delays[job.name] + clock.buckets * clock.deadline_s + _LATENESS_S
+            for child in job.ranks:
+                if now - self._heard.get(child.name, now) > allowed:
+                    raise TrafficError(f"{child.name} did not answer in time: it is stalled or starved")
 
-    def _next(self, group: int) -> int:
+    def _next(self, name: str) -> int:
         """The first round of a job that is far enough ahead to be shifted."""
-        number = self._latest[group] + 1
-        return number if time.monotonic() + _AHEAD_S < self._due[group] else number + 1
+        number = self._latest[name] + 1
+        return number if time.monotonic() + _AHEAD_S < self._due[name] else number + 1
 
     def _take_order(self) -> None:
         channel, _ = self.desk.accept()
@@ -155,20 +192,20 @@ class Pacer:
             except (OSError, ValueError, KeyError, TypeError):
                 return  # who speaks nonsense, or has given up, gets nothing done; the jobs go on
         if "error" not in answer:
-            self._shift(order["job"], answer["iteration"] - self.clock.first, answer["delay_ms"] / 1000)
+            job = next(job for job in self.jobs if job.name == order["job"])
+            self._shift(job, answer["iteration"] - job.clock.first, answer["delay_ms"] / 1000)
 
-    def _planned(self, job: str, delay_ms: float) -> dict[str, Any]:
+    def _planned(self, name: str, delay_ms: float) -> dict[str, Any]:
         """What will be done of an order, or why it will not."""
-        groups = {job_name(group): group for group in range(self.groups)}
-        if job not in groups:
-            return {"error": f"there is no {job}; there are {', '.join(groups)}"}
-        number = self._next(groups[job])
-        if number >= self.clock.rounds:
-            return {"error": f"{job} has only {self.clock.rounds} iterations of this size; a shift could begin with number {number + 1}"}
-        return {"iteration": self.clock.first + number, "delay_ms": delay_ms}
+        jobs = {job.name: job for job in self.jobs}
+        if name not in jobs:
+            return {"error": f"there is no {name}; there are {', '.join(jobs)}"}
+        number, clock = self._next(name), jobs[name].clock
+        if number >= clock.rounds:
+            return {"error": f"{name} has only {clock.rounds} iterations of this size; a shift could begin with number {number + 1}"}
+        return {"iteration": clock.first + number, "delay_ms": delay_ms}
 
-    def _shift(self, job: str, number: int, delay_s: float) -> None:
-        group = next(group for group in range(self.groups) if job_name(group) == job)
-        self._delays[group] += delay_s
-        for rank in range(group, len(self.ranks), self.groups):
-            self.ranks[rank].tell({"do": "shift", "round": number, "delay_s": delay_s})
+    def _shift(self, job: Paced, number: int, delay_s: float) -> None:
+        self._delays[job.name] += delay_s
+        for child in job.ranks:
+            child.tell({"do": "shift", "round": number, "delay_s": delay_s})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fabric.delay import NETEM
-from fabric.experiment import Point
+from fabric.experiment import Job, Point
 from fabric.graph import Port
 from fabric.ideal import TCP_IP_HEADERS
 from fabric.journeys import astray
@@ -93,7 +93,7 @@ def _too_long(point: Point, seen: Recorded) -> Iterator[str]:
     flows alone: a collective's pause, and come back with all of their windows.
     """
     ecn = point.links.ecn
-    if ecn is None or point.collective is not None or ecn.headroom is not None or point.links.priority_floor is not None or _ordered(seen):
+    if ecn is None or point.collectives or ecn.headroom is not None or point.links.priority_floor is not None or _ordered(seen):
         return
     least, most = ecn.in_bytes(point.links.mtu)
     if least != most or not {end["tcp"] for end in seen.sockets} <= _DCTCP or not seen.sockets:
@@ -131,10 +131,14 @@ def _unshifted(point: Point, seen: Recorded) -> Iterator[str]:
     for order, got in done(seen.orders):
         if order["do"] == "shift":
             due[order["job"], got["iteration"]] = due.get((order["job"], got["iteration"]), 0.0) + order["delay_ms"]
-    rounds: dict[str, list[Mapping[str, Any]]] = {}
+    rounds: dict[str, list[Mapping[str, Any]]] = {}  # the first bucket of each, which is what a delay comes before
+    last: dict[str, list[Mapping[str, Any]]] = {}
     for record in seen.event("iteration"):
-        if "job" in record:
+        if "job" in record and not record.get("bucket"):
             rounds.setdefault(record["job"], []).append(record)
+            last.setdefault(record["job"], []).append(record)
+        elif "job" in record:
+            last[record["job"]][-1] = record
     for job, number in due:
         if number >= len(rounds.get(job, ())):
             yield f"{job} was to begin iteration {number + 1} {due[job, number]:g} ms later, and never came to it"
@@ -143,12 +147,14 @@ def _unshifted(point: Point, seen: Recorded) -> Iterator[str]:
             delay_ms = due.get((job, number), 0.0)
             if abs(one["delayed_ms"] - delay_ms) > _CLOSE_MS:
                 yield f"{job} was to begin iteration {number + 1} {delay_ms:g} ms later, and waited {one['delayed_ms']:g} ms"
-            elif number and delay_ms and (waited := _paused_ms(records[number - 1], one)) < _computed_ms(point) + delay_ms:
-                yield f"{job} was to compute {_computed_ms(point) + delay_ms:g} ms before iteration {number + 1}, and did for {waited:g} ms"
+            elif number and delay_ms and (waited := _paused_ms(last[job][number - 1], one)) < _computed_ms(point, job) + delay_ms:
+                yield f"{job} was to compute {_computed_ms(point, job) + delay_ms:g} ms before iteration {number + 1}, and did for {waited:g} ms"
 
 
-def _computed_ms(point: Point) -> float:
-    return (point.collective.compute_ms or 0.0) if point.collective else 0.0
+def _computed_ms(point: Point, job: str) -> float:
+    """What a job computes before its first byte: the groups of one collective all do as that does."""
+    one = point.collective or point.collectives[job]
+    return (one.compute_ms or 0.0) + (one.backward_ms / one.buckets if isinstance(one, Job) else 0.0)
 
 
 def _paused_ms(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:

@@ -25,7 +25,7 @@ from fabric.programs import output
 from fabric.recorded import Recorded, fabric_of, spine_ports
 from fabric.results import Row
 from fabric.transports import Job, jobs, settings
-from fabric.workload import Workload
+from fabric.workload import Part, Workload
 
 __all__ = ["moved_nothing", "program_failed", "refusal", "reported", "sockets_differ"]
 
@@ -150,7 +150,7 @@ def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
 def _ends(point: Point, work: Workload, seen: Recorded) -> Iterator[tuple[dict[str, Any], Job, str]]:
     """Every socket, its job and its host, by its service port, which no other connection has."""
     every = {job.name: job for job in jobs(point)}
-    owner = {ends.dst_port: ("collective", *work.hosts_by_edge[edge]) for edge, ends in work.edges.items()}
+    owner = {work.edges[edge].dst_port: (work.part_of(edge).name, *hosts) for edge, hosts in work.hosts_by_edge.items()}
     for flow, ends, load in zip(work.flows, work.flow_endpoints, work.flow_loads, strict=True):
         owner[ends.dst_port] = (f"load.{load}", flow.src, flow.dst)
     for asking, ends, entry in zip(work.askings, work.asking_endpoints, work.asking_entries, strict=True):
@@ -185,17 +185,22 @@ def _sum_is_wrong(row: Row) -> str | None:
 
 
 def _bytes_are_missing(point: Point, work: Workload, seen: Recorded) -> str | None:
-    """Every connection of the collective must have carried what the schedules say, in every iteration."""
-    if point.collective is None and not work.flows:
+    """The connections of collectives must have carried what the schedules say, in every iteration."""
+    if not work.parts and not work.flows:
         return None
-    if point.collective is None:
+    if not work.parts:
         flows = seen.event("flows")[0]["flows"]
         silent = sum(1 for flow in flows.values() if not flow["nbytes"][-1])
         return f"{silent} of {len(flows)} flows delivered nothing" if silent else None
-    rounds = point.collective.iterations + point.collective.warmup
-    due = sum(transfer.nbytes for schedule in work.schedules for transfer in schedule.transfers) * rounds
+    due = sum(_due_bytes(part) for part in work.parts)
     got = sum(end["bytes_received"] for end in seen.sockets if end["kind"] == "collective" and end["role"] == "receiver")
     return f"{got} bytes arrived, expected {due}" if got != due else None
+
+
+def _due_bytes(part: Part) -> int:
+    """What all connections of a collective carry, in all iterations and pieces."""
+    every = sum(transfer.nbytes for schedule in part.schedules for transfer in schedule.transfers)
+    return every * part.pieces * (part.collective.iterations + part.collective.warmup)
 
 
 def _one_path(row: Row, seen: Recorded) -> str | None:
@@ -232,7 +237,7 @@ def moved_nothing(
         return f"the controller moved nothing, though {wanted}"
     if window[1] - window[0] < _TURNS_TO_ACT * point.poll_ms / 1000:
         return None  # its loop is slower than what was measured: that is a result
-    if point.workload or not (work.schedules or work.flows):
+    if point.workload or point.jobs or not (work.schedules or work.flows):
         return None  # nobody knows what it would have gained
     slow, least = _slowdowns(point, work, seen, row)
     if slow > _WORTH_MOVING and slow > least * _WORTH_MOVING:

@@ -51,7 +51,11 @@ class Row:
     placement: str | None = None
     channels: int | None = None
     hints: bool | None = None
+    job: str | None = None
+    start_s: float | None = None
     compute_ms: float | None = None
+    backward_ms: float | None = None
+    buckets: int | None = None
     stagger_ms: float | None = None
     workload: str | None = None
     load: str | None = None
@@ -72,6 +76,8 @@ class Row:
     seed: int
     iterations: int | None = None
     iteration_ms: float | None = None
+    exposed_ms: float | None = None
+    shared_ms: dict[str, float] | None = None
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
@@ -134,6 +140,11 @@ class Row:
     fidelity_reasons: tuple[str, ...] = ()
     refused: str | None = None
     point: str
+
+    @property
+    def arm(self) -> str:
+        """What is compared with others: the variant, or one of its jobs."""
+        return f"{self.variant}, {self.job}" if self.job else self.variant
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary with every key."""

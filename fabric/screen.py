@@ -83,6 +83,7 @@ def _columns(rows: Sequence[Row], width: int) -> list[str]:
     if collective:
         columns += ["size", *(["#wrong"] if wide else []), "p50\nms", *(["p95\nms"] if wide else []), "ideal\nms", "slow-\ndown"]
         columns += ["itera-\ntion ms"] if any(row.iteration_ms is not None for row in rows) else []
+        columns += ["expo-\nsed ms"] if any(row.exposed_ms is not None for row in rows) else []
         columns += ["predic-\nted ms", "algbw\nMb/s"] if wide else []
         columns += ["busbw\nMb/s"]
     if any(row.workload for row in rows):
@@ -97,9 +98,9 @@ def _cells(row: Row) -> dict[str, str]:
     """The text of every column that a table may show."""
     colour = _COLOURS[row.fidelity]
     return {
-        "variant": row.variant, "seed": str(row.seed), "size": size_label(row.nbytes) if row.nbytes else "-",
+        "variant": row.arm, "seed": str(row.seed), "size": size_label(row.nbytes) if row.nbytes else "-",
         "#wrong": _number(row.wrong, 0), "p50\nms": _number(row.p50_ms, 1), "p95\nms": _number(row.p95_ms, 1),
-        "itera-\ntion ms": _number(row.iteration_ms, 0),
+        "itera-\ntion ms": _number(row.iteration_ms, 0), "expo-\nsed ms": _number(row.exposed_ms, 0),
         "program\ns": _number(row.program_s), "NIC\nMB": _number(None if row.nic_bytes is None else row.nic_bytes / 1e6, 1),
         "ideal\nms": _number(row.ideal_ms, 1), "slow-\ndown": _number(row.slowdown),
         "predic-\nted ms": _number(row.predicted_ms, 1), "algbw\nMb/s": _number(row.algbw_mbps),
@@ -223,7 +224,7 @@ def _reasons(rows: Sequence[Row]) -> Counter[str]:
 
 
 def _line(row: Row) -> str:
-    what = f"{row.variant}, seed {row.seed}"
+    what = f"{row.arm}, seed {row.seed}"
     if row.refused:
         return f"{what}: [red]refused[/]: {row.refused}"
     colour = _COLOURS[row.fidelity]
@@ -244,6 +245,8 @@ def _line(row: Row) -> str:
 
 
 def _steps(point: Point) -> int:
+    if point.jobs:
+        return sum(job.buckets * (job.iterations + job.warmup) for job in point.jobs) + (1 if point.load else 0)
     if point.collective is None:
         return 1 + (point.workload is not None and bool(point.load))
     sizes = len(point.collective.nbytes) * (point.collective.iterations + point.collective.warmup)

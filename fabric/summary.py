@@ -18,7 +18,7 @@ from fabric.answers import answered, describe_requests
 from fabric.decisions import count
 from fabric.delay import line_seen, round_trip_ms
 from fabric.events import SETTLE_S, Happened, degraded, describe_events
-from fabric.experiment import Point
+from fabric.experiment import Job, Point
 from fabric.fidelity import Evidence, gather, judge
 from fabric.fluid import share_of_nonblocking
 from fabric.goodput import fabric_utilisation, jain, leftover_share
@@ -39,11 +39,13 @@ from fabric.recorded import Recorded, delays_of, spine_ports
 from fabric.refusals import moved_nothing, refusal, reported
 from fabric.results import Row
 from fabric.schedule import Schedule
+from fabric.sharing import exposed_ms, shared_ms
 from fabric.socketlog import rtt_percentiles_ms
 from fabric.steps import lag
 from fabric.telemetry import Queues, read_cpu
+from fabric.tracks import Tracks
 from fabric.transports import describe_transport
-from fabric.workload import Workload
+from fabric.workload import Edge, Part, Workload
 
 __all__ = ["describe_load", "summarise"]
 
@@ -52,14 +54,14 @@ _SHORTEST_AFTER_S = 0.5  # a shorter stretch holds too few samples of the flows'
 
 
 def summarise(point: Point, work: Workload, folder: Path, alpha_ms: float) -> list[Row]:
-    """The rows of a point that ran: one per size, or one for a load alone."""
+    """The rows of a point that ran: one per size, or per job, or one for a load alone."""
     seen = Recorded(folder)
     base = _asked(point, seen)
     if point.workload:
         return [_program_row(point, work, seen, base)]
-    if not work.schedules:
+    if not work.parts:
         return [_load_row(point, work, seen, base)]
-    return [_collective_row(point, work, seen, base, schedule, alpha_ms) for schedule in work.schedules]
+    return [_collective_row(point, work, seen, _of_part(base, part), part, schedule, alpha_ms) for part in work.parts for schedule in part.schedules]
 
 
 def describe_load(point: Point) -> str | None:
@@ -72,21 +74,30 @@ def describe_load(point: Point) -> str | None:
 
 
 def _asked(point: Point, seen: Recorded) -> Row:
-    links, collective, ranked = point.links, point.collective, point.ranked
+    links = point.links
     frame = links.mtu + ETHERNET_HEADER
     cpu = read_cpu(seen.folder / "telemetry" / "cpu.jsonl")
     return Row(
         variant=point.variant, topology=point.topology.use, controller=point.controller.use,
-        policy=_policy(point), collective=collective.use if collective else None,
-        placement=ranked.placement if ranked else None, workload=point.workload.command if point.workload else None, channels=collective.channels if collective else None,
-        hints=collective.hints if collective else None, compute_ms=collective.compute_ms if collective else None,
-        stagger_ms=collective.stagger_ms if collective else None, load=describe_load(point), requests=describe_requests(point), events=describe_events(point.events), tcp=point.transport.tcp,
+        policy=_policy(point), placement=point.workload.placement if point.workload else None, workload=point.workload.command if point.workload else None,
+        load=describe_load(point), requests=describe_requests(point), events=describe_events(point.events), tcp=point.transport.tcp,
         tcp_by=_tcp_by(seen), transport=describe_transport(point), ecn=describe_ecn(point.links.ecn), ecn_by=(seen.network.get("marking") or {}).get("by"),
         delay_ms=links.delay_ms, loss_percent=links.loss_percent, delay_by=(seen.network.get("delay") or {}).get("by"),
         mtu=links.mtu, mbps=links.mbps, nvlink_ratio=_inside(point), repeat=point.repeat, seed=point.seed, datapath=seen.network["datapath"],
         bdp_packets=round(links.mbps * 1000 * seen.network["idle_rtt_ms"] / 8 / frame, 2), point=seen.folder.name,
         telemetry_core_share=round(float(np.mean([sample.sampler for sample in cpu])), 4) if cpu else None,
     )  # fmt: skip
+
+
+def _of_part(row: Row, part: Part) -> Row:
+    """The row with what was asked of a collective."""
+    one = part.collective
+    row = replace(
+        row, collective=one.use, placement=one.placement, channels=one.channels, hints=one.hints, compute_ms=one.compute_ms, stagger_ms=one.stagger_ms,
+    )  # fmt: skip
+    if not isinstance(one, Job):
+        return row
+    return replace(row, job=part.name, start_s=one.start_s, backward_ms=one.backward_ms, buckets=one.buckets)
 
 
 def _inside(point: Point) -> float | str | None:
@@ -132,20 +143,20 @@ def _program_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row
 
 
 def _collective_row(
-    point: Point, work: Workload, seen: Recorded, base: Row, schedule: Schedule, alpha_ms: float
+    point: Point, work: Workload, seen: Recorded, base: Row, part: Part, schedule: Schedule, alpha_ms: float
 ) -> Row:
     measured = [
         record
         for record in seen.event("iteration")
-        if record["nbytes"] == schedule.nbytes and record["iteration"] >= 0
+        if record["nbytes"] == schedule.nbytes and record["iteration"] >= 0 and base.job in (None, record.get("job"))
     ]
     times = np.array([max(record["ends_ms"]) for record in measured])
     window = (min(record["release"] for record in measured), max(record["release"] + max(record["ends_ms"]) / 1000 for record in measured))
     by_job = _by_job(measured)
-    iterations = min(len(records) for records in by_job.values())
+    iterations = min(len(records) for records in by_job.values()) // part.pieces
     payload = seen.network["payload_mbps"]
     p50 = float(np.median(times))
-    ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, burst_bytes=burst_bytes(point), servers=servers_of(point.fabric, work.ranks, payload))
+    ideal = ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, burst_bytes=burst_bytes(point), servers=servers_of(point.fabric, part.ranks, payload))
     # How jobs with clocks of their own meet is what such a run finds out.
     predicted = predicted_ms(point, work, seen, schedule, alpha_ms) if None in by_job else None
     wrong = sum(record["wrong"] for record in measured)
@@ -160,16 +171,22 @@ def _collective_row(
         algbw_mbps=algbw_mbps(schedule.nbytes, p50),
         busbw_mbps=busbw_mbps(schedule.collective, schedule.ranks, schedule.nbytes, p50, groups=schedule.groups),
         predicted_ms=predicted, prediction_error=None if predicted is None else p50 / predicted - 1,
-        wrong=wrong if point.collective and point.collective.check else None,
-        correct=wrong == 0 if point.collective and point.collective.check else None,
+        wrong=wrong if part.collective.check else None, correct=wrong == 0 if part.collective.check else None,
     )  # fmt: skip
+    if isinstance(part.collective, Job):
+        row = replace(row, exposed_ms=exposed_ms(measured, part.collective.backward_ms), shared_ms=_shared_ms(seen, part))
     if found := lag(schedule, [steps for steps in seen.steps if steps.nbytes == schedule.nbytes]):
         row = replace(row, lag_rank=found[0], lag_ms=found[1])
     row = replace(row, after_slowdown=_after_slowdown(seen, measured, ideal))
-    row = _with_window(_with_load(point, work, seen, row, window, schedule), seen, window, point.fabric)
+    row = _with_window(_with_load(point, work, seen, row, window, schedule if row.job is None else None), seen, window, point.fabric)
     row = _with_recovery(work, seen, row)
     late = float(np.median([max(record["starts_ms"]) / max(record["ends_ms"]) for record in measured]))
     return _judged(point, work, seen, row, window, late)
+
+
+def _shared_ms(seen: Recorded, part: Part) -> dict[str, float]:
+    tracks = Tracks(seen)
+    return shared_ms(tracks, seen.event("iteration"), tracks.members, part.name)
 
 
 def _by_job(measured: Sequence[dict[str, Any]]) -> dict[str | None, list[dict[str, Any]]]:
@@ -181,12 +198,9 @@ def _by_job(measured: Sequence[dict[str, Any]]) -> dict[str | None, list[dict[st
 
 
 def _iteration_ms(by_job: Mapping[str | None, Sequence[dict[str, Any]]]) -> float | None:
-    """From one communication's begin to the next, the computing between them included: the mean over jobs with clocks of their own."""
-    spans = [
-        1000 * (records[-1]["release"] - records[0]["release"]) / (len(records) - 1)
-        for job, records in by_job.items()
-        if job is not None and len(records) > 1
-    ]
+    """From one iteration's first communication to the next one's, the computing between them included: the mean over jobs with clocks of their own."""
+    begins = {job: [record["release"] for record in records if not record.get("bucket")] for job, records in by_job.items()}
+    spans = [1000 * (own[-1] - own[0]) / (len(own) - 1) for job, own in begins.items() if job is not None and len(own) > 1]
     return float(np.mean(spans)) if spans else None
 
 
@@ -262,8 +276,13 @@ def _silences_ms(work: Workload, seen: Recorded) -> list[float]:
     quiet: list[tuple[list[str] | None, list[Sequence[float]]]] = []
     for record in seen.event("flows"):
         quiet += [(path, record["flows"][str(number)].get("silences", [])) for number, path in enumerate(seen.flow_paths)]
-    lines = [line for record in seen.event("iteration") for line in record.get("silences", ())]
-    quiet += [(path, [line[3:] for line in lines if tuple(line[:3]) == edge]) for edge, path in seen.edge_paths.items()]
+    first = {part.name: part.first for part in work.parts}
+    lines: dict[Edge, list[Sequence[float]]] = {}
+    for record in seen.event("iteration"):
+        for src, dst, channel, *silence in record.get("silences", ()):
+            offset = first.get(record.get("job", ""), 0)
+            lines.setdefault((src + offset, dst + offset, channel), []).append(silence)
+    quiet += [(path, lines.get(edge, [])) for edge, path in seen.edge_paths.items()]
     return [
         max((1000 * seconds for begin, seconds in silences if _touches(begin, seconds, failure)), default=0.0)
         for failure in failures
@@ -352,7 +371,7 @@ def _judged(
 def _refused(row: Row, reason: str) -> Row:
     """The row with what was asked, and no figures."""
     asked = (
-        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "compute_ms", "stagger_ms", "workload", "requests",
+        "engine", "variant", "topology", "controller", "policy", "collective", "algorithm", "nbytes", "ranks", "placement", "channels", "hints", "job", "start_s", "compute_ms", "backward_ms", "buckets", "stagger_ms", "workload", "requests",
         "load", "events", "tcp", "tcp_by", "transport", "ecn", "ecn_by", "delay_ms", "loss_percent", "delay_by", "mtu", "mbps", "nvlink_ratio", "repeat", "seed",
         "iterations", "wrong", "correct", "datapath", "point",
     )  # fmt: skip

@@ -55,9 +55,30 @@ class Tracks:
     def _edges(self) -> list[Stream]:
         hosts = self.point["placement"]
         return [
-            Stream(f"rank {src} -> {dst}{f' (channel {lane})' if lane else ''}", hosts[src], hosts[dst], _key(ends), (src, dst, lane))
+            Stream(f"{self._ranks(src, dst)}{f' (channel {lane})' if lane else ''}", hosts[src], hosts[dst], _key(ends), (src, dst, lane))
             for src, dst, lane, ends in self.point["edges"]
         ]
+
+    def _ranks(self, src: int, dst: int) -> str:
+        """Two ranks of a job by its own numbers, and by its name where there are several."""
+        if len(self.point.get("parts", ())) < 2:
+            return f"rank {src} -> {dst}"
+        name, first = self._part(src)
+        return f"{name}: rank {src - first} -> {dst - first}"
+
+    def _part(self, rank: int) -> tuple[str, int]:
+        """The collective that a rank, numbered among all, belongs to, and its first rank; records that are older have one."""
+        parts = self.point.get("parts") or [{"name": "collective", "first": 0}]
+        return next((part["name"], part["first"]) for part in reversed(parts) if part["first"] <= rank)
+
+    @cached_property
+    def members(self) -> dict[str, list[Stream]]:
+        """The streams of each collective, by its name."""
+        found: dict[str, list[Stream]] = {}
+        for stream in self.streams:
+            if stream.edge is not None:
+                found.setdefault(self._part(stream.edge[0])[0], []).append(stream)
+        return found
 
     def _flows(self) -> list[Stream]:
         return [

@@ -20,19 +20,49 @@ from fabric.programs import Programs
 from fabric.schedule import Schedule
 from fabric.tcp import Endpoints
 
-__all__ = ["Traffic", "TrafficProcess", "traffic_process"]
+__all__ = ["Traffic", "TrafficPart", "TrafficProcess", "traffic_process"]
+
+
+@dataclass(frozen=True)
+class TrafficPart:
+    """A collective: its ranks are those from `first` on, `ranks` in all; `schedules` one per size, in order, by their own numbers.
+
+    With `announced` it tells the controller of itself. `clock` is that of jobs which have one of their own: `compute_s`, and where
+    it is one job a group `stagger_s`, else `start_s`, `backward_s` and `buckets`. By host, `late_ms` is how much later than the others its rank begins.
+    """
+
+    name: str
+    first: int
+    ranks: int
+    schedules: Sequence[Schedule]
+    dtype: str
+    iterations: int
+    warmup: int
+    check: bool
+    announced: bool = False
+    clock: Mapping[str, float] | None = None
+    late_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold."""
+        return {**self.__dict__, "schedules": [schedule.to_json() for schedule in self.schedules], "late_ms": dict(self.late_ms)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> TrafficPart:
+        """What `to_json` wrote."""
+        return TrafficPart(**{**data, "schedules": [Schedule.from_json(item) for item in data["schedules"]]})
 
 
 @dataclass(frozen=True)
 class Traffic:
     """All that one point sends, with every 5-tuple fixed.
 
-    `ranks` are host names by rank, `inside` the edges within a server, which no controller need hear of; `edges` one TCP connection per (src rank, dst rank, channel); `schedules` one per
-    size, in order; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
-    socket, when the collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
-    with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `clock` is that of jobs
-    which have one of their own (`compute_s` and `stagger_s`), `desk` the socket at which orders to shift them are taken. `programs` are the ranks' instead of a collective.
-    By host, `late_ms` is how much later than the others its rank begins; with `steps` every transfer's times are told. `askings` are requests, with their endpoints and job.
+    `ranks` are host names by rank, of all collectives, `inside` the edges within a server, which no controller need hear of; `edges` one TCP connection
+    per (src rank, dst rank, channel); `parts` the collectives; `load_lead_s` is how long the load runs before the first iteration. `hints` is the controller's
+    socket, when a collective shall be announced there. `sockets` says by job (the collective, `load.0`, ...) and host
+    with which congestion control and mark sockets are made; `flow_jobs` is the job of each flow. `desk` is the
+    socket at which orders to shift jobs with clocks of their own are taken. `programs` are the ranks' instead of a collective.
+    With `steps` every transfer's times are told. `askings` are requests, with their endpoints and job.
     """
 
     host_pids: Mapping[str, int]
@@ -40,11 +70,7 @@ class Traffic:
     flow_jobs: Sequence[str]
     ranks: Sequence[str]
     edges: Mapping[tuple[int, int, int], Endpoints]
-    schedules: Sequence[Schedule]
-    dtype: str
-    iterations: int
-    warmup: int
-    check: bool
+    parts: Sequence[TrafficPart]
     flows: Sequence[Flow]
     flow_endpoints: Sequence[Endpoints]
     duration_s: float | None
@@ -52,10 +78,8 @@ class Traffic:
     iteration_deadline_s: float
     inside: Sequence[tuple[int, int, int]] = ()
     hints: str | None = None
-    clock: Mapping[str, float] | None = None
     desk: str | None = None
     programs: Programs | None = None
-    late_ms: Mapping[str, float] = field(default_factory=dict)
     steps: bool = False
     askings: Sequence[tuple[Asking, Endpoints, str]] = ()
 
@@ -64,15 +88,14 @@ class Traffic:
         return {
             "host_pids": dict(self.host_pids), "sockets": self.sockets, "ranks": list(self.ranks),
             "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
-            "schedules": [schedule.to_json() for schedule in self.schedules],
-            "dtype": self.dtype, "iterations": self.iterations, "warmup": self.warmup, "check": self.check,
+            "parts": [part.to_json() for part in self.parts],
             "flows": [
                 {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints), "job": job}
                 for flow, endpoints, job in zip(self.flows, self.flow_endpoints, self.flow_jobs, strict=True)
             ],
             "inside": [list(edge) for edge in self.inside], "duration_s": self.duration_s, "load_lead_s": self.load_lead_s,
             "iteration_deadline_s": self.iteration_deadline_s, "hints": self.hints,
-            "clock": self.clock, "desk": self.desk, "programs": self.programs and self.programs.to_json(), "late_ms": dict(self.late_ms), "steps": self.steps,
+            "desk": self.desk, "programs": self.programs and self.programs.to_json(), "steps": self.steps,
             "askings": [{"asking": asdict(asking), "endpoints": asdict(endpoints), "job": job} for asking, endpoints, job in self.askings],
         }  # fmt: skip
 

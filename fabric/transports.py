@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fabric.congestion import declared, is_file, located
 from fabric.errors import RequestError
 from fabric.graph import Fabric
-from fabric.keys import NEED_ECN, ExperimentFile, Sockets, Transport
+from fabric.keys import NEED_ECN, ExperimentFile, Sockets, Transport, named
 from fabric.located import KeyPath, Problem, meant, show, told
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ class Job:
 
 
 def jobs(point: Point | ExperimentFile) -> list[Job]:
-    """The jobs of a point, the collective first: `collective`, `load.0`, `load.1`, `requests.0`; marks count from 1."""
+    """The jobs of a point, collectives first: `collective`, `job.0`, `load.0`, `load.1`, `requests.0`; marks count from 1."""
     own: list[tuple[str, Sockets | None]] = [("collective", point.collective.transport)] if point.collective else []
+    own += [(name, job.transport) for name, job in named(point.jobs).items()]
     own += [(f"load.{index}", load.transport) for index, load in enumerate(point.load)]
     own += [(f"requests.{index}", None) for index, _ in enumerate(point.requests)]
     return [
@@ -101,6 +102,9 @@ def _own(file: Point | ExperimentFile) -> Iterator[tuple[KeyPath, Sockets]]:
         yield ("transport", "hosts", host), own
     if file.collective and file.collective.transport:
         yield ("collective", "transport"), file.collective.transport
+    for index, job in enumerate(file.jobs):
+        if job.transport:
+            yield ("jobs", index, "transport"), job.transport
     for index, load in enumerate(file.load):
         if load.transport:
             yield ("load", index, "transport"), load.transport
@@ -153,7 +157,7 @@ def unknown(transport: Transport, fabric: Fabric) -> Iterator[Problem]:
 
 
 def one_sided(
-    point: Point, ranks: Sequence[str], loads: Sequence[Sequence[Flow]], askings: Sequence[Sequence[Asking]] = (),
+    point: Point, ranks: Sequence[Sequence[str]], loads: Sequence[Sequence[Flow]], askings: Sequence[Sequence[Asking]] = (),
     needs: Callable[[str], bool] | None = None,
 ) -> Iterator[Problem]:  # fmt: skip
     """Connections of which one end lives on marks and the other has another congestion control: that would refuse ECN.
@@ -161,7 +165,7 @@ def one_sided(
     A sender that needs ECN sends its SYN so that it may be marked, and only a listener that needs ECN too agrees to that.
     """
     needs = needs or (lambda tcp: lives_on_marks(tcp, point.base))
-    pairs = [list(pairwise(ranks))] if point.collective else []
+    pairs = [list(pairwise(own)) for own in ranks] if point.collectives else []
     pairs += [[(flow.src, flow.dst) for flow in flows] for flows in loads]
     pairs += [[(one.client, one.server) for one in entry] for entry in askings]
     for job, ends in zip(jobs(point), pairs, strict=True):
@@ -171,7 +175,8 @@ def one_sided(
                 one, other = sorted((src, dst), key=lambda host: not needs(tcps[host]))
                 what = f"{one} exchanges data with {other}, which has {tcps[other]}, in {job.name}"
                 host = one if one in point.transport.hosts else other
-                remedy = f"write {tcps[one]} for both" if job.name.startswith("requests") else f"write e.g. {job.name}.transport: {{tcp: {tcps[one]}}}"
+                own_words = job.name == "collective" or job.name.startswith("load.")
+                remedy = f"write e.g. {job.name}.transport: {{tcp: {tcps[one]}}}" if own_words else f"write {tcps[one]} for both"
                 text = told(tcps[host], f"one and the same at both ends where marks are needed: {what}", remedy)
                 yield Problem(("transport", "hosts", host), text)
                 return
@@ -187,7 +192,7 @@ def refuse_unmarked(points: Sequence[Point], works: Sequence[Workload], tcps: Ma
                 raise RequestError(f"{'.'.join(map(str, path))}: {text}")
         loads = [[flow for flow, load in zip(work.flows, work.flow_loads, strict=True) if load == index] for index in range(len(point.load))]
         entries = [[one for one, entry in zip(work.askings, work.asking_entries, strict=True) if entry == index] for index in range(len(point.requests))]
-        for problem in one_sided(point, work.ranks, loads, entries, lambda tcp: tcps[tcp].needs_ecn):
+        for problem in one_sided(point, [part.ranks for part in work.parts], loads, entries, lambda tcp: tcps[tcp].needs_ecn):
             raise RequestError(f"{'.'.join(map(str, problem.path))}: {problem.text}")
 
 

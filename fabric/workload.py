@@ -5,34 +5,55 @@ Comes in: a `Point`. Goes out: a `Workload`. Pure: the same point always gives t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fabric.asking import Asking
 from fabric.composing import compose
-from fabric.experiment import Point, askings, flows_by_load, placement
+from fabric.experiment import Collective, Job, Point, askings, flows_by_load, placements
 from fabric.load import Flow
 from fabric.schedule import Schedule
 from fabric.seeds import source_ports
 from fabric.tcp import Endpoints
 
-__all__ = ["FIRST_SERVICE_PORT", "Workload", "workload"]
+__all__ = ["FIRST_SERVICE_PORT", "Part", "Workload", "workload"]
 
 FIRST_SERVICE_PORT = 5001  # every connection has a service port of its own, so that a listener knows who must come
 Edge = tuple[int, int, int]  # source rank, destination rank, channel
 
 
 @dataclass(frozen=True)
+class Part:
+    """A collective among all: `ranks` are the hosts of its own, of which the first is number `first` of all ranks; a schedule for each size."""
+
+    name: str
+    collective: Collective
+    first: int
+    ranks: tuple[str, ...]
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def pieces(self) -> int:
+        """How often it communicates in an iteration."""
+        return self.collective.buckets if isinstance(self.collective, Job) else 1
+
+    @property
+    def edges(self) -> list[Edge]:
+        """Its connections, by the numbers that its ranks have among all."""
+        own = dict.fromkeys(connection for schedule in self.schedules for connection in schedule.connections)
+        return [(src + self.first, dst + self.first, channel) for src, dst, channel in own]
+
+
+@dataclass(frozen=True)
 class Workload:
-    """All traffic of a point. `edges` are the collective's connections, `flow_endpoints` those of `flows`, in order.
+    """All traffic of a point. `ranks` and `schedules` are those of all `parts`, `edges` their connections, `flow_endpoints` those of `flows`, in order.
 
     `flow_loads` is which load each flow is of, counted from 0, `programs` are the hosts of a program's ranks.
     `askings` are the clients of all `requests`, `asking_entries` of which entry each one is.
     """
 
-    ranks: tuple[str, ...]
-    schedules: tuple[Schedule, ...]
+    parts: tuple[Part, ...]
     edges: dict[Edge, Endpoints]
     flows: tuple[Flow, ...]
     flow_endpoints: tuple[Endpoints, ...]
@@ -43,9 +64,23 @@ class Workload:
     asking_entries: tuple[int, ...] = ()
 
     @property
+    def ranks(self) -> tuple[str, ...]:
+        """The hosts of all ranks."""
+        return tuple(host for part in self.parts for host in part.ranks)
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """Of all collectives and sizes."""
+        return tuple(schedule for part in self.parts for schedule in part.schedules)
+
+    def part_of(self, edge: Edge) -> Part:
+        """The collective that a connection belongs to."""
+        return next(part for part in reversed(self.parts) if part.first <= edge[0])
+
+    @property
     def hosts_by_job(self) -> dict[str, list[str]]:
-        """The hosts that take part in each job: in the collective, and in each load that has a flow."""
-        found = {"collective": list(dict.fromkeys(self.ranks))} if self.ranks else {}
+        """The hosts that take part in each job: in each collective, and in each load that has a flow."""
+        found = {part.name: list(dict.fromkeys(part.ranks)) for part in self.parts}
         for flow, load in zip(self.flows, self.flow_loads, strict=True):
             hosts = found.setdefault(f"load.{load}", [])
             hosts += [host for host in (flow.src, flow.dst) if host not in hosts]
@@ -56,13 +91,15 @@ class Workload:
 
     @property
     def hosts_by_edge(self) -> dict[Edge, tuple[str, str]]:
-        """The two hosts of each of the collective's connections."""
-        return {edge: (self.ranks[edge[0]], self.ranks[edge[1]]) for edge in self.edges}
+        """The two hosts of each of the collectives' connections."""
+        ranks = self.ranks
+        return {edge: (ranks[edge[0]], ranks[edge[1]]) for edge in self.edges}
 
     def to_json(self) -> dict[str, Any]:
         """What point.json says of it; schedules stand in the traffic's own folder."""
         return {
             "placement": list(self.ranks or self.programs),
+            "parts": [{"name": part.name, "first": part.first, "ranks": len(part.ranks)} for part in self.parts],
             "edges": [[*edge, asdict(endpoints)] for edge, endpoints in self.edges.items()],
             "flows": [
                 {"src": flow.src, "dst": flow.dst, "mbps": flow.mbps, "endpoints": asdict(endpoints)}
@@ -77,19 +114,20 @@ class Workload:
 
 def workload(point: Point) -> Workload:
     """The workload of a point; RequestError when its collective's plug-in does not hold what it promises."""
-    placed = tuple(placement(point))
-    ranks, programs = (placed, ()) if point.collective else ((), placed)
-    schedules = _schedules(point, ranks)
-    edges = list(dict.fromkeys(connection for schedule in schedules for connection in schedule.connections))
+    placed = placements(point)
+    programs = tuple(placed["collective"]) if point.workload else ()
+    parts = _parts(point, placed)
+    ranks = [host for part in parts for host in part.ranks]
+    edges = [edge for part in parts for edge in part.edges]
     loads = flows_by_load(point)
     background = tuple(flow for found in loads for flow in found)
-    # The collective's connections draw first: its ports are the same with and without a load.
+    # The collectives' connections draw first: its ports are the same with and without a load.
     entries = askings(point)
     asked = tuple(asking for found in entries for asking in found)
     ports = source_ports(point.seed, len(edges) + len(background) + len(asked))
     endpoints = _Endpoints(point)
     return Workload(
-        ranks, schedules,
+        parts,
         {edge: endpoints.of(ranks[edge[0]], ranks[edge[1]], number, ports) for number, edge in enumerate(edges)},
         background,
         tuple(endpoints.of(flow.src, flow.dst, len(edges) + number, ports) for number, flow in enumerate(background)),
@@ -99,10 +137,13 @@ def workload(point: Point) -> Workload:
     )  # fmt: skip
 
 
-def _schedules(point: Point, ranks: Sequence[str]) -> tuple[Schedule, ...]:
-    if point.collective is None:
-        return ()
-    return tuple(compose(point.collective, point.fabric, ranks, nbytes, point.base, point.links) for nbytes in point.collective.nbytes)
+def _parts(point: Point, placed: Mapping[str, Sequence[str]]) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    for name, one in point.collectives.items():
+        sizes = [one.piece] if isinstance(one, Job) else one.nbytes
+        schedules = tuple(compose(one, point.fabric, placed[name], nbytes, point.base, point.links) for nbytes in sizes)
+        parts.append(Part(name, one, sum(len(part.ranks) for part in parts), tuple(placed[name]), schedules))
+    return tuple(parts)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from fabric.plots.load_share import LOAD_SHARE
 from fabric.plots.queueing import QUEUEING
 from fabric.plots.queues import QUEUES
 from fabric.plots.rates import RATES
+from fabric.plots.timeline import TIMELINE
 from fabric.plots.utilisation import UTILISATION
 from fabric.results import Row, read_rows
 
@@ -38,7 +40,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT,
+    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {
@@ -58,13 +60,21 @@ def draw(folder: Path, figure: str | None = None, *, point: str | None = None) -
     rows = _rows(folder, point)
     if figure is not None and figure not in FIGURES:
         raise RequestError(f"figure {figure!r}: no such figure; accepted: {', '.join(FIGURES)}")
-    apply = {name: found for name, plot in FIGURES.items() if (found := plot.pick(folder, rows))}
+    apply = {name: found for name, plot in FIGURES.items() if (found := plot.pick(folder, _for(plot, rows)))}
     offers = f"this folder offers {', '.join(apply) or 'no figure'}"
     if figure is not None and figure not in apply:
         raise RequestError(f"{folder}: no {FIGURES[figure].needs}: figure {figure} needs some; {offers}")
     if not apply:
         raise RequestError(f"{folder}: nothing to draw in {len(rows)} rows; accepted: a folder with results")
     return [path for name in apply if figure in (None, name) for path in _write(folder, name, apply[name])]
+
+
+def _for(plot: Plot, rows: Sequence[Row]) -> list[Row]:
+    """The rows as a figure takes them: each job as an arm, or of several jobs of a point the first."""
+    if plot.by_job:
+        return [replace(row, variant=row.arm) for row in rows]
+    first = {row.point: row.job for row in reversed(rows)}
+    return [row for row in rows if row.job == first[row.point]]
 
 
 def _rows(folder: Path, point: str | None) -> list[Row]:

@@ -37,7 +37,8 @@ _MARGIN = 1.15
 
 def _of_several_sizes(_: Path, rows: Sequence[Row]) -> list[Row]:
     found = reported([row for row in rows if row.collective is not None], "busbw_mbps")
-    return found if len({row.nbytes for row in found}) > 1 else []
+    sizes = {arm: {row.nbytes for row in mine} for arm, mine in grouped(found, lambda row: arms_of(found)[row.variant]).items()}
+    return found if any(len(own) > 1 for own in sizes.values()) else []
 
 
 def _ceiling(row: Row) -> float | None:
@@ -86,4 +87,5 @@ BANDWIDTH = Plot(
     "rows of a collective at several sizes",
     _of_several_sizes,
     _paint,
+    by_job=True,
 )

@@ -72,13 +72,15 @@ class Table:
 class Plot:
     """A kind of figure: `pick` chooses the rows it is about, and `paint` draws them and says how to read it.
 
-    `needs` names the rows in words, for whoever has none of them.
+    `needs` names the rows in words, for whoever has none of them. With `by_job` each job is an arm of its own; else a point
+    is shown once, whoever uses it.
     """
 
     description: str
     needs: str
     pick: Callable[[Path, Sequence[Row]], list[Row]]
     paint: Callable[[Any, Path, Sequence[Row]], tuple[Table, str]]
+    by_job: bool = False
 
 
 def some(words: Iterable[str]) -> str:

@@ -102,4 +102,5 @@ LATENCY = Plot(
     "rows with a collective and its time",
     _with_collective,
     _latency,
+    by_job=True,
 )

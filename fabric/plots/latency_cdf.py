@@ -98,7 +98,8 @@ def _steps(axis: Any, times: Floats, **style: Any) -> None:
 def _times(folder: Path, row: Row) -> list[tuple[int, float]]:
     """Number and time in ms of each measured iteration of a row."""
     records = Recorded(folder / "points" / row.point).event("iteration")
-    return [(one["iteration"], max(one["ends_ms"])) for one in records if one["nbytes"] == row.nbytes and one["iteration"] >= 0]
+    mine = [one for one in records if one["nbytes"] == row.nbytes and one["iteration"] >= 0 and row.job in (None, one.get("job"))]
+    return [(one["iteration"], max(one["ends_ms"])) for one in mine]
 
 
 def _marks(axis: Any, rows: Sequence[Row]) -> None:
@@ -131,4 +132,5 @@ LATENCY_CDF = Plot(
     f"points with a collective whose iterations were recorded ({RECORDS})",
     _pick,
     _paint,
+    by_job=True,
 )

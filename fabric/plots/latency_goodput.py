@@ -118,4 +118,5 @@ LATENCY_GOODPUT = Plot(
     "rows of a collective beside a load, with its time and the load's goodput",
     _pick,
     _paint,
+    by_job=True,
 )

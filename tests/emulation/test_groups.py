@@ -27,7 +27,7 @@ def test_two_groups_end_with_their_own_sums(fabriclab: Any) -> None:
     assert row["ranks"] == RANKS and row["busbw_mbps"] == pytest.approx(row["algbw_mbps"])
     (point,) = (folder / "points").iterdir()
     plan = json.loads((point / "traffic" / "traffic.json").read_text())
-    assert [schedule["groups"] for schedule in plan["schedules"]] == [GROUPS]
+    assert [schedule["groups"] for schedule in plan["parts"][0]["schedules"]] == [GROUPS]
     assert sorted((src, dst) for src, dst, *_ in plan["edges"]) == [(0, 2), (1, 3), (2, 0), (3, 1)]
     records = [json.loads(line) for line in (point / "traffic" / "records.jsonl").read_text().splitlines()]
     received = [end["bytes_received"] for record in records if record["event"] == "sockets"

@@ -78,7 +78,7 @@ def test_the_first_rank_ends_with_the_right_sums(ran: tuple[dict[str, Any], Path
     assert row["ideal_ms"] == pytest.approx(one_link + row["alpha_ms"], rel=1e-6)
     assert row["rto_over_ideal"] == pytest.approx(200 / row["ideal_ms"])
     traffic = json.loads((point_of(folder) / "traffic" / "traffic.json").read_text())
-    assert traffic["schedules"][0]["result"] == "reduce"
+    assert traffic["parts"][0]["schedules"][0]["result"] == "reduce"
 
 
 def test_every_other_rank_sent_its_buffer_to_the_first(ran: tuple[dict[str, Any], Path]) -> None:

@@ -212,6 +212,6 @@ def test_a_plain_ryu_app_and_whole_numbers_work_end_to_end(fabriclab: Any) -> No
     ran = Ran(*fabriclab.run(PLAIN.format(app=app)))
     (row,) = ran.rows
     assert row["correct"] is True and row["wrong"] == 0 and row["refused"] is None
-    assert ran.json("traffic/traffic.json")["dtype"] == "int32"
+    assert ran.json("traffic/traffic.json")["parts"][0]["dtype"] == "int32"
     setup = ran.json("controller/controller.json")
     assert setup["app"] == str(app) and ran.json("network.json")["controller_exceptions"] == 0

@@ -20,10 +20,10 @@ import pytest
 from fabric.children import Child, TrafficError
 from fabric.hints import Beat
 from fabric.lines import ask, listening
-from fabric.paced import Clock, Pacer, keep_time
+from fabric.paced import Clock, Paced, Pacer, job_name, keep_time
 
 RANKS, GROUPS = 4, 2
-CLOCK = Clock(compute_s=0.12, stagger_s=0.0, rounds=5, deadline_s=5.0)
+CLOCK = Clock(compute_s=0.12, rounds=5, deadline_s=5.0)
 
 
 @dataclass
@@ -47,7 +47,8 @@ class Jobs:
             Thread(target=self._rank, args=(rank, theirs, begin), daemon=True).start()
         ranks = [Child(f"rank {rank}", 0, ours) for rank, (ours, _) in enumerate(pairs)]
         with self._listener() as listener:
-            Pacer(ranks, GROUPS, self.clock, self._write, self._beat, listener).run(begin)
+            every = [Paced(job_name(one), ranks[one::GROUPS], range(one, RANKS, GROUPS), self.clock, begin) for one in range(GROUPS)]
+            Pacer(every, self._write, self._beat, listener).run()
 
     @contextmanager
     def _listener(self) -> Iterator[socket.socket]:
@@ -65,10 +66,10 @@ class Jobs:
         with suppress(BrokenPipeError):  # whom one waits for in vain, the others have left meanwhile
             keep_time(channel, self.clock, begin, lambda _: None, perform, lambda: inf)
 
-    def _write(self, group: int, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
-        self.iterations.append((group, number, dict(reports)))
+    def _write(self, job: Paced, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
+        self.iterations.append((job.numbers[0], number, dict(reports)))
 
-    def _beat(self, beat: Beat) -> None:
+    def _beat(self, _: Paced, beat: Beat) -> None:
         self.beats.append(beat)
         self.when(beat)
 
@@ -90,7 +91,7 @@ def test_every_job_goes_through_all_its_rounds() -> None:
         assert all(reports.keys() == {group, group + GROUPS} for _, reports in own)
         for (_, before), (_, after) in pairwise(own):
             for rank, report in after.items():
-                assert report["start"] >= before[rank]["end"] + CLOCK.compute_s
+                assert report["pieces"][0]["start"] >= before[rank]["pieces"][-1]["end"] + CLOCK.compute_s
         assert [beat.iteration for beat in jobs.beats if beat.job == f"job.{group}"] == list(range(CLOCK.rounds))
 
 
@@ -179,10 +180,36 @@ def test_who_speaks_nonsense_gets_no_answer() -> None:
 
 def test_a_rank_that_falls_silent_is_named() -> None:
     """In bounded time, whatever the other jobs do."""
-    jobs = Jobs(clock=Clock(0.02, 0.0, 40, deadline_s=0.1))
+    jobs = Jobs(clock=Clock(0.02, 40, deadline_s=0.1))
     others, never = Barrier(2), Event()
     jobs.meet = [others.wait if rank % GROUPS == 0 else lambda: never.wait(8) for rank in range(RANKS)]
     began = time.monotonic()
     with pytest.raises(TrafficError, match=r"rank [13] did not answer in time"):
         jobs.run()
     assert time.monotonic() - began < 6
+
+
+def test_pieces_go_as_the_backward_pass_makes_them() -> None:
+    """None before it is ready, none before the one before it is through; the next round's computing begins when both are over."""
+    clock = Clock(0.02, 3, deadline_s=5.0, backward_s=0.2, buckets=4)
+    jobs = Jobs(clock=clock)
+    jobs.run()
+    assert len(jobs.iterations) == GROUPS * clock.rounds
+    for _, number, reports in jobs.iterations:
+        for rank, report in reports.items():
+            pieces = report["pieces"]
+            assert len(pieces) == clock.buckets
+            assert all(one["start"] >= clock.ready(report["begun"], bucket) for bucket, one in enumerate(pieces))
+            assert all(later["start"] >= earlier["end"] for earlier, later in pairwise(pieces))
+            (later,) = [found[rank] for _, n, found in jobs.iterations if n == number + 1 and rank in found] or [None]
+            assert later is None or later["begun"] >= report["begun"] + clock.backward_s + clock.compute_s
+
+
+def test_pieces_that_take_long_wait_for_each_other() -> None:
+    """What is not through in the backward pass goes on after it."""
+    jobs = Jobs(clock=Clock(0.0, 1, deadline_s=5.0, backward_s=0.04, buckets=4))
+    jobs.meet = [lambda: time.sleep(0.1) for _ in range(RANKS)]
+    jobs.run()
+    for _, _, reports in jobs.iterations:
+        for report in reports.values():
+            assert report["pieces"][-1]["end"] - report["begun"] >= 0.01 + 4 * 0.1
