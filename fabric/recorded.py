@@ -17,6 +17,7 @@ from fabric.graph import Fabric
 from fabric.journeys import Journey, read_journeys
 from fabric.orders import read_orders
 from fabric.queueing import Queueing, read_queueing
+from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketSeries, read_sockets
 from fabric.steps import Steps, read_steps
 from fabric.telemetry import Queues, read_queues
@@ -41,6 +42,12 @@ class Recorded:
     def records(self) -> list[dict[str, Any]]:
         """The traffic's record lines."""
         return [json.loads(line) for line in (self.folder / "traffic" / "records.jsonl").read_text().splitlines()]
+
+    @cached_property
+    def schedules(self) -> dict[int, Schedule]:
+        """The collective's schedules, by their size in bytes; empty of a load or a program."""
+        found = [Schedule.from_json(item) for item in self._json("traffic/traffic.json")["schedules"]]
+        return {schedule.nbytes: schedule for schedule in found}
 
     @cached_property
     def network(self) -> dict[str, Any]:

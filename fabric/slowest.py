@@ -6,7 +6,6 @@ end: it is read off the byte counts of the hosts' links. Pure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -84,7 +83,7 @@ class Slow:
 
 def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
     """The measured iteration that took longest against the ideal of its size."""
-    point, schedules = tracks.point, _schedules(seen)
+    point, schedules = tracks.point, seen.schedules
     measured = [record for record in seen.event("iteration") if record["iteration"] >= 0]
     burst, payload = CREDIT_FRAMES * (point["links"]["mtu"] - TCP_IP_HEADERS), seen.network["payload_mbps"]
     fabric = Fabric.from_json({**point["fabric"], "links": []}) if "fabric" in point else None  # older records do not say
@@ -103,15 +102,9 @@ def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
     )  # fmt: skip
 
 
-def _schedules(seen: Recorded) -> dict[int, Schedule]:
-    plan = json.loads((seen.folder / "traffic" / "traffic.json").read_text())
-    schedules = [Schedule.from_json(item) for item in plan["schedules"]]
-    return {schedule.nbytes: schedule for schedule in schedules}
-
-
 def carried(seen: Recorded, nbytes: int) -> dict[Connection, int]:
     """The payload bytes that each connection carries in one all-reduce of a size."""
-    schedule = _schedules(seen)[nbytes]
+    schedule = seen.schedules[nbytes]
     return {edge: sum(schedule.transfers[number].nbytes for number in ids) for edge, ids in schedule.connections.items()}
 
 
@@ -125,7 +118,7 @@ def load_window(seen: Recorded) -> Work:
 def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | None, Slow | None]:
     """The collective's connection with data on its way for longest; by the fluid model where byte counts cannot tell."""
     assert work.nbytes is not None
-    schedule, nbytes_of = _schedules(seen)[work.nbytes], carried(seen, work.nbytes)
+    schedule, nbytes_of = seen.schedules[work.nbytes], carried(seen, work.nbytes)
     nbytes_of = {edge: nbytes for edge, nbytes in nbytes_of.items() if edge[0] in work.ends_ms}
     edges = {stream.edge: stream for stream in tracks.streams if stream.edge in nbytes_of}
     window = (work.begin, work.begin + work.time_ms / 1000)

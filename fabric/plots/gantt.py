@@ -5,7 +5,6 @@ Comes in: points whose ranks noted their steps. Goes out: the drawing of each on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     lines: list[tuple[Any, ...]] = []
     for axis, row in zip(axes, rows, strict=True):
         seen = Recorded(folder / "points" / row.point)
-        schedule, steps = _schedule(seen, row), _typical(seen.steps, row)
+        schedule, steps = seen.schedules[row.nbytes or 0], _typical(seen.steps, row)
         hops = chain(schedule, steps)
         _lanes(axis, schedule, steps, hops)
         lag = "" if row.lag_rank is None else f": in the mean rank {row.lag_rank} delayed it by {row.lag_ms:.1f} ms of its own"
@@ -60,11 +59,6 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     columns = ("variant", "nbytes", "iteration", "transfer", "src", "dst", "bytes", "begun_ms", "left_ms", "arrived_ms", "decisive")
     reading = "the iteration whose time is the median · a bar begins when its sender had handed over the first byte, and ends when all of it was taken in"
     return Table(columns, tuple(lines)), reading
-
-
-def _schedule(seen: Recorded, row: Row) -> Schedule:
-    plan = json.loads((seen.folder / "traffic" / "traffic.json").read_text())
-    return next(found for item in plan["schedules"] if (found := Schedule.from_json(item)).nbytes == row.nbytes)
 
 
 def _typical(measured: Sequence[Steps], row: Row) -> Steps:
