@@ -179,12 +179,13 @@ class RunFolder:
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Rows as CSV, a column per key."""
+    """Rows as CSV, a column per key; what is no plain value is JSON there."""
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
         for row in rows:
-            writer.writerow({**row.to_json(), "fidelity_reasons": "; ".join(row.fidelity_reasons)})
+            cells = {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in row.to_json().items()}
+            writer.writerow({**cells, "fidelity_reasons": "; ".join(row.fidelity_reasons)})
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -41,6 +41,15 @@ def test_csv_has_a_column_per_key(tmp_path: Path) -> None:
     assert line["fidelity_reasons"] == "late; slow"
 
 
+def test_what_is_no_plain_value_is_json_in_csv(tmp_path: Path) -> None:
+    """As a program reports it, null and true too, so that any reader can take it apart."""
+    answers = {"requests.0": {"due": 7, "p99_ms": None}}
+    told = {"loss": 0.5, "steps": [1, 2], "done": True}
+    RunFolder(tmp_path).append_rows([row(reported=told, answers=answers)])
+    (line,) = csv.DictReader((tmp_path / "rows.csv").open())
+    assert (json.loads(line["reported"]), json.loads(line["answers"])) == (told, answers)
+
+
 def test_json_has_every_key() -> None:
     """What does not apply is null, not absent."""
     data = json.loads(json.dumps(row().to_json()))
