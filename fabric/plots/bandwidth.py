@@ -43,7 +43,7 @@ def _of_several_sizes(_: Path, rows: Sequence[Row]) -> list[Row]:
 
 def _ceiling(row: Row) -> float | None:
     """The bus bandwidth of the ideal time."""
-    return None if None in (row.busbw_mbps, row.p50_ms, row.ideal_ms) else (row.busbw_mbps or 0) * (row.p50_ms or 0) / (row.ideal_ms or 1)
+    return None if row.busbw_mbps is None or row.slowdown is None else row.busbw_mbps * row.slowdown
 
 
 def _paint(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
