@@ -11,11 +11,10 @@ import numpy as np
 
 from fabric.experiment import Point
 from fabric.recorded import Recorded
+from fabric.results import P99_NEEDS
 from fabric.workload import Workload
 
 __all__ = ["answered", "describe_requests"]
-
-_P99_NEEDS = 100
 
 
 def describe_requests(point: Point) -> str | None:
@@ -41,7 +40,7 @@ def answered(point: Point, work: Workload, seen: Recorded, window: tuple[float, 
         inside = (due >= window[0]) & (due < window[1])
         times = took[inside]
         figures: dict[str, Any] = {"due": int(inside.sum()), "unanswered": sum(len(one["unanswered_s"]) for one in mine)}
-        for name, percentile, least in (("p50_ms", 50, 1), ("p95_ms", 95, 1), ("p99_ms", 99, _P99_NEEDS)):
+        for name, percentile, least in (("p50_ms", 50, 1), ("p95_ms", 95, 1), ("p99_ms", 99, P99_NEEDS)):
             figures[name] = round(float(np.percentile(times, percentile)), 3) if len(times) >= least else None
         if asked.objective_ms is not None:
             figures["in_time"] = round(float((times <= asked.objective_ms).mean()), 4) if len(times) else None

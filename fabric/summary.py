@@ -37,7 +37,7 @@ from fabric.probes import recoveries
 from fabric.proofs import describe_ecn, unproven
 from fabric.recorded import Recorded, delays_of, spine_ports
 from fabric.refusals import moved_nothing, refusal, reported
-from fabric.results import Row
+from fabric.results import P99_NEEDS, Row
 from fabric.schedule import Schedule
 from fabric.sharing import exposed_ms, shared_ms
 from fabric.socketlog import rtt_percentiles_ms
@@ -49,7 +49,6 @@ from fabric.workload import Edge, Part, Workload
 
 __all__ = ["describe_load", "summarise"]
 
-_P99_NEEDS = 100
 _SHORTEST_AFTER_S = 0.5  # a shorter stretch holds too few samples of the flows' totals
 
 
@@ -164,7 +163,7 @@ def _collective_row(
         base, algorithm=schedule.collective, picked=schedule.note or None, nbytes=schedule.nbytes, ranks=schedule.ranks, iterations=iterations,
         iteration_ms=_iteration_ms(by_job),
         p50_ms=p50, p95_ms=float(np.percentile(times, 95)), max_ms=float(times.max()),
-        p99_ms=float(np.percentile(times, 99)) if len(times) >= _P99_NEEDS else None,
+        p99_ms=float(np.percentile(times, 99)) if len(times) >= P99_NEEDS else None,
         straggler_rank=_straggler(measured),
         alpha_ms=alpha_ms, ideal_ms=ideal, slowdown=p50 / ideal,
         rto_over_ideal=point.transport.rto_min_ms / ideal,

@@ -31,7 +31,7 @@ from fabric.plots.frame import (
     some,
     time_axis,
 )
-from fabric.results import Row
+from fabric.results import P99_NEEDS, Row
 
 __all__ = ["LATENCY_GOODPUT"]
 
@@ -70,7 +70,7 @@ def _paint(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
                f"mean_{tail}", f"{tail[:3]}_low_95", f"{tail[:3]}_high_95")  # fmt: skip
     reading = "large: means over repeats that are not FAIL, bars their 95 % bootstrap intervals (wide: of p50) · small: p50 of one repeat · refused rows are left out"
     if tail != "p99_ms":
-        reading += " · p95, as p99 needs 100 iterations"
+        reading += f" · p95, as p99 needs {P99_NEEDS} iterations"
     return Table(columns, tuple(lines)), reading
 
 
