@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from fabric.graph import Fabric, Port
 from fabric.keys import Event
-from fabric.located import Document, Problem, meant, told
+from fabric.located import Document, Problem, told
+from fabric.misnamed import misnamed
 
 __all__ = [
     "Happened", "InForce", "Timed", "asked_wrongly", "degraded", "describe_events", "expand", "in_force", "ports_of",
@@ -157,7 +158,7 @@ def strangers(events: Sequence[Event], fabric: Fabric) -> Iterator[Problem]:
     """Names that are no node of the topology, nodes that no link joins, and links without a switch."""
     for number, event in enumerate(events):
         if event.switch is not None and event.switch not in fabric.switch_by_name:
-            text = _unknown(event.switch, "switches", fabric.switch_by_name)
+            text = misnamed(event.switch, "switches", fabric.switch_by_name)
             yield Problem(("events", number, "switch"), text)
         if event.link is not None and (wrong := _no_link(event.link, fabric)):
             yield Problem(("events", number, "link"), wrong)
@@ -166,7 +167,7 @@ def strangers(events: Sequence[Event], fabric: Fabric) -> Iterator[Problem]:
 def _no_link(names: tuple[str, ...], fabric: Fabric) -> str | None:
     for name in names:
         if name not in fabric.ports_of:
-            return _unknown(name, "nodes", fabric.ports_of)
+            return misnamed(name, "nodes", fabric.ports_of)
     near, far = names
     if not ports_of(fabric, Timed(0, "down", names)) or near == far:
         neighbours = ", ".join(dict.fromkeys(fabric.peer[port].node for port in fabric.ports_of[near]))
@@ -174,11 +175,6 @@ def _no_link(names: tuple[str, ...], fabric: Fabric) -> str | None:
     if not set(names) & fabric.switch_by_name.keys():
         return told(list(names), "a link with a switch at one end or both", "name another link")
     return None
-
-
-def _unknown(name: str, what: str, known: Mapping[str, object]) -> str:
-    some = ", ".join(list(known)[:4])
-    return told(name, f"{what} of this topology: {some}, ...", meant(name, known, "take the names from the topology"))
 
 
 # -- what did happen

@@ -65,6 +65,7 @@ from fabric.located import (
     told,
     variants,
 )
+from fabric.misnamed import misnamed, some
 from fabric.parameters import Wanted, misfits, wanted
 from fabric.placing import place
 from fabric.schedule import ELEMENT_BYTES, Schedule
@@ -639,8 +640,7 @@ def _unknown_askers(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
         for key, names in (("servers", one.servers), ("clients", one.clients if isinstance(one.clients, tuple) else ())):
             for name in names:
                 if name not in fabric.host_by_name:
-                    remedy = meant(name, fabric.host_by_name, "take the names from the topology")
-                    yield Problem(("requests", number, key), told(name, f"hosts of this topology: {', '.join(list(fabric.host_by_name)[:4])}, ...", remedy))
+                    yield Problem(("requests", number, key), misnamed(name, "hosts", fabric.host_by_name))
         if fabric.servers:
             text = told(list(one.servers), "none where the NICs of a server share a namespace", "use a topology without servers")
             yield Problem(("requests", number, "servers"), text)
@@ -652,7 +652,7 @@ def _unknown_late(path: KeyPath, collective: Collective, fabric: Fabric) -> Iter
     for name in collective.late_ms:
         if name not in hosts:
             remedy = meant(name, hosts, "take the name from the topology")
-            yield Problem((*path, "late_ms", name), f"got a host without a rank; accepted: {', '.join(hosts[:4])}, ...; {remedy}")
+            yield Problem((*path, "late_ms", name), f"got a host without a rank; accepted: {some(hosts)}; {remedy}")
 
 
 def _unknown_hosts(at: KeyPath, ranked: Collective | Program, fabric: Fabric) -> list[Problem]:
@@ -663,11 +663,7 @@ def _unknown_hosts(at: KeyPath, ranked: Collective | Program, fabric: Fabric) ->
         )
         return [Problem(path, text)]
     strange = [name for name in ranks if name not in fabric.host_by_name] if isinstance(ranks, tuple) else []
-    if not strange:
-        return []
-    some = ", ".join(list(fabric.host_by_name)[:4])
-    remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology")
-    return [Problem(path, told(strange[0], f"hosts of this topology: {some}, ...", remedy))]
+    return [Problem(path, misnamed(name, "hosts", fabric.host_by_name)) for name in strange[:1]]
 
 
 def _unknown_ends(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
@@ -675,13 +671,12 @@ def _unknown_ends(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     pairs = file.telemetry.probes.pairs if file.telemetry.probes else "auto"
     for number, pair in enumerate(() if pairs == "auto" else pairs):
         strange = [name for name in pair if name not in fabric.host_by_name]
-        some = ", ".join(list(fabric.host_by_name)[:4])
         if not strange and (fabric.together(*pair) or fabric.part[pair[0]] != fabric.part[pair[1]]):
             text = told(list(pair), "two hosts that reach each other over the network", "name another one")
             yield Problem(("telemetry", "probes", "pairs", number), text)
         elif strange or pair[0] == pair[1]:
             remedy = meant(strange[0], fabric.host_by_name, "take the names from the topology") if strange else "name another one"
-            text = told(list(pair), f"two different hosts of this topology: {some}, ...", remedy)
+            text = told(list(pair), f"two different hosts of this topology: {some(fabric.host_by_name)}", remedy)
             yield Problem(("telemetry", "probes", "pairs", number), text)
 
 

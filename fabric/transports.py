@@ -17,7 +17,8 @@ from fabric.congestion import declared, is_file, located
 from fabric.errors import RequestError
 from fabric.graph import Fabric
 from fabric.keys import NEED_ECN, ExperimentFile, Sockets, Transport, named
-from fabric.located import KeyPath, Problem, meant, show, told
+from fabric.located import KeyPath, Problem, show, told
+from fabric.misnamed import misnamed
 
 if TYPE_CHECKING:
     from fabric.asking import Asking
@@ -152,8 +153,7 @@ def unknown(transport: Transport, fabric: Fabric) -> Iterator[Problem]:
     names = fabric.host_by_name
     for host in transport.hosts:
         if host not in names:
-            some = ", ".join([*list(names)[:4], *(["..."] if len(names) > 4 else [])])
-            yield Problem(("transport", "hosts", host), told(host, f"hosts of this topology: {some}", meant(host, names, "take the names from the topology")))
+            yield Problem(("transport", "hosts", host), misnamed(host, "hosts", names))
 
 
 def one_sided(

@@ -12,6 +12,7 @@ MODULES = [
     "fabric.graph",
     "fabric.ideal",
     "fabric.load",
+    "fabric.misnamed",
     "fabric.sampler",
     "fabric.transports",
     "topologies.fat_tree",
