@@ -5,7 +5,6 @@ Comes in: the file's `Collective`, ranks and a size. Goes out: a `Schedule` that
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from fabric.cutting import over_channels
 from fabric.errors import RequestError
 from fabric.graph import Fabric
 from fabric.keys import Collective, Links
-from fabric.parameters import ON_REQUEST
+from fabric.parameters import on_request
 from fabric.relaying import relayed
 from fabric.schedule import ELEMENT_BYTES, Schedule, check_structure
 
@@ -35,7 +34,7 @@ def compose(collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes
     ranks = len(hosts)
     make = plugins.load("collective", collective.use, base)
     known = {"fabric": fabric, "hosts": hosts, "links": links}
-    asked = {name: known[name] for name in ON_REQUEST["collective"] if name in inspect.signature(make).parameters}
+    asked = {name: known[name] for name in on_request("collective", make)}
     schedule = make(ranks, nbytes // ELEMENT_BYTES, **asked, **collective.params)
     if not isinstance(schedule, Schedule) or schedule.ranks != ranks or schedule.nbytes != nbytes:
         raise RequestError(

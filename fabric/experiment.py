@@ -6,7 +6,6 @@ Nothing here touches the machine, and nothing of Ryu is imported: controllers ar
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import re
@@ -66,7 +65,7 @@ from fabric.located import (
     variants,
 )
 from fabric.misnamed import misnamed, some
-from fabric.parameters import Wanted, misfits, wanted
+from fabric.parameters import Wanted, misfits, on_request, wanted
 from fabric.placing import place
 from fabric.schedule import ELEMENT_BYTES, Schedule
 from fabric.thresholds import misplaced
@@ -190,7 +189,8 @@ def _flows_of(point: Point, index: int) -> list[Flow]:
         text = told(load.hosts, "hosts with two or more free of ranks", "use fewer ranks, or write hosts: all")
         raise RequestError(f"load.hosts: {text}")
     plugin = plugins.load("load", load.use, point.base)
-    asked = {"fabric": point.fabric} if "fabric" in inspect.signature(plugin).parameters else {}
+    known = {"fabric": point.fabric}
+    asked = {name: known[name] for name in on_request("load", plugin)}
     seed = point.seed if load.seed is None else load.seed + point.repeat - 1
     found: list[Flow] = plugin(hosts, seeds.rng(seed, f"load{index}"), **asked, **load.params)
     return [replace(flow, mbps=load.mbps) for flow in found] if load.mbps is not None else list(found)
@@ -523,7 +523,7 @@ class _Checks:
     def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int, links: Links) -> Schedule:
         """A collective's schedule on these hosts, found to be right."""
         where: Any = hosts if any(fabric.part.values()) else len(hosts)
-        if {"fabric", "hosts", "links"} & inspect.signature(plugins.load("collective", collective.use, self.base)).parameters.keys():
+        if on_request("collective", plugins.load("collective", collective.use, self.base)):
             where = f"{hosts} of {fabric.topology} {fabric.params}, {links}"
         key = f"{collective.use} {collective.params} {collective.channels} {nbytes} {where}"
         if key not in self.tried:

@@ -20,7 +20,7 @@ from fabric.errors import RequestError
 from fabric.keys import Use
 from fabric.located import KeyPath, Problem, meant, show, told
 
-__all__ = ["Wanted", "misfits", "wanted"]
+__all__ = ["Wanted", "misfits", "on_request", "wanted"]
 
 GIVEN = {"topology": (), "collective": ("ranks", "elements"), "load": ("hosts", "rng")}  # what we pass to each kind
 ON_REQUEST = {"load": ("fabric",), "collective": ("fabric", "hosts", "links")}  # what we pass by name to those that have a parameter of this name
@@ -65,6 +65,11 @@ def wanted(kind: str, spelling: str, base: Path) -> Wanted:
         frozenset(item.name for item in own if item.default is item.empty),
         any(item.kind == item.VAR_KEYWORD for item in every),
     )
+
+
+def on_request(kind: str, plugin: Callable[..., Any]) -> list[str]:
+    """What a plug-in is passed by name because it has parameters of these names."""
+    return [name for name in ON_REQUEST.get(kind, ()) if name in inspect.signature(plugin).parameters]
 
 
 def _hint(annotation: Any, plugin: Callable[..., Any]) -> Any:

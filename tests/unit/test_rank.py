@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from fabric import plugins
 from fabric.collectives.ring_allreduce import ring_allreduce
 from fabric.keys import Links
 from fabric.outcome import duties
+from fabric.parameters import on_request
 from fabric.rank import Edge, expected, initial, play, program, wrong
 from fabric.schedule import Op, Schedule, Transfer
 from topologies.single_switch import single_switch
@@ -220,7 +220,7 @@ def made(name: str, ranks: int, elements: int) -> Schedule:
     """A shipped collective, given what it asks for."""
     make, fabric = plugins.load("collective", name, Path()), single_switch(ranks)
     known = {"fabric": fabric, "hosts": [host.name for host in fabric.hosts], "links": Links(mbps=10)}
-    asked = {key: known[key] for key in known if key in inspect.signature(make).parameters}
+    asked = {key: known[key] for key in on_request("collective", make)}
     schedule: Schedule = make(ranks, elements, **asked, **NEED.get(name, {}))
     return schedule
 
