@@ -20,7 +20,8 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,15 @@ import numpy as np
 
 from fabric.datagrams import arrivals, receiver_in, socket_in, turns
 from fabric.kernel import die_with_parent
+from fabric.polling import until
 
-__all__ = ["PAYLOAD_BYTES", "Line", "main"]
+__all__ = ["PAYLOAD_BYTES", "Line", "main", "take_the_last"]
 
 PAYLOAD_BYTES = 16
 _HEAD = struct.Struct("!IQ")  # sequence number, time of sending
 _PADDING = bytes(PAYLOAD_BYTES - _HEAD.size)
 _TURNS_A_LOOK = 10  # the kernel stamps what arrives: looking more often would only cost
-_LAST_WAIT_S = 0.3
+_LAST_WAIT_S = 0.3  # what was sent longer ago is lost
 
 
 @dataclass
@@ -70,6 +72,10 @@ class Line:
             self.arrived[number] = arrival.at_ns
             self.overflows = self.overflows if arrival.overflows is None else arrival.overflows
 
+    def awaits(self, since_ns: int) -> bool:
+        """Whether a packet that was sent since then has not come."""
+        return -1 in self.arrived[bisect_left(self.sent, since_ns) :]
+
 
 def main() -> int:
     """Probe until told to end."""
@@ -83,11 +89,21 @@ def main() -> int:
     begin, used = time.monotonic(), time.process_time()
     late_ms = _probe(lines, plan, told, folder / "ready")
     seconds, used_s = time.monotonic() - begin, time.process_time() - used
-    time.sleep(_LAST_WAIT_S)
-    for line in lines:
-        line.take()
+    take_the_last(lines)
     _record(lines, folder, late_ms, used_s / max(seconds, 1e-9))
     return 0
+
+
+def take_the_last(lines: Iterable[Line]) -> None:
+    """Take what is still on its way when nothing more is sent."""
+    until(lambda: _none_awaited(lines), _LAST_WAIT_S)
+
+
+def _none_awaited(lines: Iterable[Line]) -> bool:
+    for line in lines:
+        line.take()
+    since_ns = time.monotonic_ns() - round(_LAST_WAIT_S * 1e9)
+    return not any(line.awaits(since_ns) for line in lines)
 
 
 def _probe(lines: list[Line], plan: Mapping[str, Any], told: list[int], ready: Path) -> array.array[float]:

@@ -18,44 +18,53 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from fabric.datagrams import arrivals, receiver_in, socket_in, turns
 from fabric.kernel import die_with_parent
-from fabric.stamps import PAYLOAD_BYTES, blank, parse
+from fabric.polling import until
+from fabric.stamps import PAYLOAD_BYTES, Stamped, blank, parse
 
-__all__ = ["Scout", "main"]
+__all__ = ["Scout", "main", "take_the_last"]
 
 _SO_NO_CHECK = 11  # asm-generic/socket.h
 _LOOK_S = 0.1  # the kernel stamps what arrives: looking more often would only cost
-_LAST_WAIT_S = 0.3
+_LAST_WAIT_S = 0.3  # what was sent longer ago is lost
 
 
 @dataclass
 class Scout:
-    """One pair: its two sockets, how many probes were sent, and how many a full buffer dropped."""
+    """One pair: its two sockets, how many probes were sent, when those that have not come were (ns, by number), and how many a full buffer dropped."""
 
     pair: int
     sender: socket.socket
     receiver: socket.socket
     sent: int = 0
+    missing: dict[int, int] = field(default_factory=dict)
     overflows: int = 0
 
     def send(self) -> None:
         """Send the next probe; one that the host refuses at once counts as sent, and as lost."""
+        now = time.monotonic_ns()
         with contextlib.suppress(OSError):
-            self.sender.send(blank(self.sent, time.monotonic_ns()))
+            self.sender.send(blank(self.sent, now))
+        self.missing[self.sent] = now
         self.sent += 1
 
     def take(self, file: IO[str]) -> None:
         """Write down all that has come, at the times the kernel gave it."""
         for arrival in arrivals(self.receiver, PAYLOAD_BYTES):
             self.overflows = self.overflows if arrival.overflows is None else arrival.overflows
-            if line := _line(self.pair, arrival.data, arrival.at_ns):
-                file.write(line)
+            if probe := parse(arrival.data):
+                self.missing.pop(probe.number, None)
+                file.write(_line(self.pair, probe, arrival.at_ns))
+
+    def awaits(self, since_ns: int) -> bool:
+        """Whether a probe that was sent since then has not come."""
+        return next(reversed(self.missing.values()), since_ns) > since_ns
 
 
 def main() -> int:
@@ -70,9 +79,7 @@ def main() -> int:
     with open(folder / "inband.jsonl", "w", buffering=1 << 16) as file:
         late_ms = _send_and_take(scouts, plan, told, file, folder / "ready")
         seconds, used_s = time.monotonic() - begin, time.process_time() - used
-        time.sleep(_LAST_WAIT_S)
-        for scout in scouts:
-            scout.take(file)
+        take_the_last(scouts, file)
     late = sorted(late_ms) or [0.0]
     report = {
         "core_share": round(used_s / max(seconds, 1e-9), 4), "late_ms_p99": round(late[int(0.99 * (len(late) - 1))], 3),
@@ -80,6 +87,18 @@ def main() -> int:
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report) + "\n")
     return 0
+
+
+def take_the_last(scouts: Iterable[Scout], file: IO[str]) -> None:
+    """Write down what is still on its way when nothing more is sent."""
+    until(lambda: _none_awaited(scouts, file), _LAST_WAIT_S)
+
+
+def _none_awaited(scouts: Iterable[Scout], file: IO[str]) -> bool:
+    for scout in scouts:
+        scout.take(file)
+    since_ns = time.monotonic_ns() - round(_LAST_WAIT_S * 1e9)
+    return not any(scout.awaits(since_ns) for scout in scouts)
 
 
 def _send_and_take(
@@ -100,11 +119,8 @@ def _send_and_take(
     return late_ms
 
 
-def _line(pair: int, data: bytes, arrived_ns: int) -> str | None:
-    """A probe as a line; None of what is none."""
-    probe = parse(data)
-    if probe is None:
-        return None
+def _line(pair: int, probe: Stamped, arrived_ns: int) -> str:
+    """A probe as a line."""
     hops = [[one.port, one.queue_packets, one.queue_bytes, one.kbps, one.ns / 1e9, one.sent_bytes] for one in probe.stamps]
     told = {"pair": pair, "number": probe.number, "sent": probe.sent_ns / 1e9, "arrived": arrived_ns / 1e9, "without": probe.without, "hops": hops}
     return json.dumps(told) + "\n"

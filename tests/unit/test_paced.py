@@ -21,6 +21,7 @@ from fabric.children import Child, TrafficError
 from fabric.hints import Beat
 from fabric.lines import ask, listening
 from fabric.paced import Clock, Paced, Pacer, job_name, keep_time
+from fabric.polling import until
 
 RANKS, GROUPS = 4, 2
 CLOCK = Clock(compute_s=0.12, rounds=5, deadline_s=5.0)
@@ -129,23 +130,14 @@ def test_what_cannot_be_shifted_is_refused(job: str, on: int, why: str) -> None:
     jobs = Jobs()
     asked: list[tuple[Thread, list[dict[str, Any]]]] = []
     jobs.when = lambda beat: asked.append(jobs.order(job, 80.0)) if (beat.job, beat.iteration) == ("job.0", on) else None
-    jobs.meet = _slow_second_job()
+    others = Barrier(2)
+    # The second job's ranks hold on, so that somebody still answers when the first job is over.
+    jobs.meet = [others.wait if rank % GROUPS == 0 else lambda: until(lambda: asked and asked[0][1], 5.0) for rank in range(RANKS)]
     jobs.run()
     ((asking, answers),) = asked
     asking.join(5)
     assert why in answers[0]["error"]
     assert len(jobs.iterations) == GROUPS * CLOCK.rounds
-
-
-def _slow_second_job() -> list[Callable[[], Any]]:
-    """So that somebody still answers when the first job is over."""
-    barriers = [Barrier(2), Barrier(2)]
-
-    def slowly() -> None:
-        barriers[1].wait()
-        time.sleep(0.1)
-
-    return [barriers[0].wait if rank % GROUPS == 0 else slowly for rank in range(RANKS)]
 
 
 def test_an_order_that_was_given_up_is_not_carried_out() -> None:

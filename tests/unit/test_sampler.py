@@ -17,6 +17,7 @@ import pytest
 
 from fabric import sampler
 from fabric.errors import RequestError, RunError
+from fabric.polling import until
 from fabric.qdiscs import FIELDS, Layout, QueueReader, Segment, Watched, learn
 from fabric.sampler import CpuReader, cpu_shares, next_due, read_request, thread_shares
 from fabric.telemetry import CpuSample, ProcessSample, Queues, read_cpu, read_queues, utilisation
@@ -194,8 +195,8 @@ def test_ticks_are_used_where_the_scheduler_keeps_no_statistics(monkeypatch: pyt
 
 def spend(nanoseconds: int) -> None:
     """Keep this process busy for that much of its own CPU time."""
-    until = time.process_time_ns() + nanoseconds
-    while time.process_time_ns() < until:
+    end = time.process_time_ns() + nanoseconds
+    while time.process_time_ns() < end:
         pass
 
 
@@ -341,10 +342,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S} s"
-        time.sleep(0.02)
+    assert until(condition, DEADLINE_S), f"{what}: not within {DEADLINE_S} s"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
