@@ -286,7 +286,7 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     if not (collective or program or file.jobs or file.load or file.requests):
         remedy = "add e.g. collective: {use: ring-allreduce, nbytes: 1MiB}"
         yield Problem(
-            ("collective",), f"got no collective, jobs, workload, load or requests; accepted: one of the first three, load or requests, or both; {remedy}", True
+            ("collective",), f"got no collective, jobs, workload, load or requests; accepted: collective, jobs or workload, or load or requests, or these beside one of them; {remedy}", True
         )
     elif not (collective or program or file.jobs) and file.duration_s is None:
         accepted = "a number above 0 and at most 3600, as no collective ends the run"
@@ -343,7 +343,7 @@ def _jobs(document: Document, file: ExperimentFile) -> Iterator[Problem]:
             text = told(job.nbytes[0], f"a multiple of {step} bytes, {job.buckets} buckets of whole numbers", f"write e.g. nbytes: {-(-job.nbytes[0] // step) * step}")
             yield Problem((*path, "nbytes"), text)
         if job.stagger_ms is not None:
-            yield Problem((*path, "stagger_ms"), told(job.stagger_ms, "none in a job", "write start_s for when it begins"))
+            yield Problem((*path, "stagger_ms"), told(document.get((*path, "stagger_ms")), "none in a job", "write start_s for when it begins"))
         if job.buckets > 1 and not job.backward_ms:
             yield Problem((*path, "buckets"), told(job.buckets, "1 without backward_ms, as all are ready at once", "add e.g. backward_ms: 400"))
 

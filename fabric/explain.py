@@ -88,7 +88,7 @@ def explain(folder: Path, point: str | None = None) -> Explanation:
     stream, slow = slowest_edge(seen, tracks, work) if work.ends_ms else slowest_flow(seen, tracks, window)
     link = fullest(seen, tracks, stream, window, _got_mbps(seen, tracks, work, window))
     moves = tuple(_moves(tracks, stream, link, window)) if stream else ()
-    size = [one for one in rows if one.point == row.point and one.nbytes == work.nbytes]
+    size = [one for one in rows if one.point == row.point and one.nbytes == work.nbytes and one.job in (None, work.part)]
     return Explanation(
         run=folder.resolve().name, point=row.point, points=len({one.point for one in rows}),
         chosen=point is None and len({one.point for one in rows}) > 1, row=(size or [row])[0],
@@ -141,23 +141,26 @@ def _ms(t: float, window: Window) -> float:
 
 def _got_mbps(seen: Recorded, tracks: Tracks, work: Work, window: Window) -> dict[Stream, float]:
     """The payload rate of every stream that sent in the window, over the whole of it."""
-    sent = carried(seen, work.nbytes) if work.nbytes is not None else {}
     found: dict[Stream, float] = {}
     for stream in tracks.streams:
         if stream.edge is None:
             found[stream] = tracks.goodput(stream, window) or 0.0
-        elif stream.edge in sent:
+        elif work.nbytes is not None:
+            part, own = tracks.own(stream.edge)
+            nbytes = work.nbytes if part == work.part else next(size for name, size in seen.schedules if name == part)
             # Another job has a clock of its own, and may have computed for some of the time.
-            times = 1.0 if stream.edge[0] in work.ends_ms else _iterations_within(seen, stream.edge[0], work.nbytes, window)
-            found[stream] = times * sent[stream.edge] * 8e-3 / work.time_ms
+            mine = part == work.part and own[0] in work.ends_ms
+            times = 1.0 if mine else _iterations_within(seen, part, own[0], nbytes, window)
+            if own in (sent := carried(seen, part, nbytes)):
+                found[stream] = times * sent[own] * 8e-3 / work.time_ms
     return found
 
 
-def _iterations_within(seen: Recorded, rank: int, nbytes: int | None, window: Window) -> float:
+def _iterations_within(seen: Recorded, part: str, rank: int, nbytes: int, window: Window) -> float:
     """How many iterations of a rank's job fell into a window, parts of them by time."""
     total = 0.0
     for record in seen.event("iteration"):
-        if record["nbytes"] == nbytes and rank in record.get("ranks", ()):
+        if record["nbytes"] == nbytes and part in ("collective", record.get("job")) and rank in record.get("ranks", ()):
             begin, seconds = record["release"], max(record["ends_ms"]) / 1000
             total += max(0.0, min(window[1], begin + seconds) - max(window[0], begin)) / seconds
     return total

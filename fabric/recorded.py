@@ -44,10 +44,12 @@ class Recorded:
         return [json.loads(line) for line in (self.folder / "traffic" / "records.jsonl").read_text().splitlines()]
 
     @cached_property
-    def schedules(self) -> dict[int, Schedule]:
-        """The collective's schedules, by their size in bytes; empty of a load or a program."""
-        found = [Schedule.from_json(item) for item in self._json("traffic/traffic.json")["schedules"]]
-        return {schedule.nbytes: schedule for schedule in found}
+    def schedules(self) -> dict[tuple[str, int], Schedule]:
+        """The collectives' schedules, by name (`collective`, or the job's) and size in bytes; empty of a load or a program."""
+        plan = self._json("traffic/traffic.json")
+        parts = plan.get("parts") or [{"name": "collective", "schedules": plan["schedules"]}]  # older records have but one
+        found = [(part["name"], Schedule.from_json(item)) for part in parts for item in part["schedules"]]
+        return {(name, schedule.nbytes): schedule for name, schedule in found}
 
     @cached_property
     def network(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,8 @@ Floats = npt.NDArray[np.float64]
 class Work:
     """What was slow: an all-reduce, or without `iteration` the load of a point; times in ms.
 
-    `ends_ms` are by rank, of the job that it was where jobs have clocks of their own; `ideal_ms` is of this size, `median_ms` over the measured iterations of this size, and job.
+    `bucket` is which of a backward pass's it was, from 0; `part` is the collective, or the one of several; `hosts` are those of its ranks, `ends_ms` by rank, of the job that it was
+    where jobs have clocks of their own; `ideal_ms` is of this size, `median_ms` over the measured iterations of this size, and job.
     """
 
     time_ms: float
@@ -47,6 +49,8 @@ class Work:
     median_ms: float | None = None
     hosts: tuple[str, ...] = ()
     job: str | None = None
+    part: str = "collective"
+    bucket: int | None = None
     ends_ms: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -87,24 +91,35 @@ def slowest_iteration(seen: Recorded, tracks: Tracks) -> Work:
     measured = [record for record in seen.event("iteration") if record["iteration"] >= 0]
     burst, payload = CREDIT_FRAMES * (point["links"]["mtu"] - TCP_IP_HEADERS), seen.network["payload_mbps"]
     fabric = Fabric.from_json({**point["fabric"], "links": []}) if "fabric" in point else None  # older records do not say
-    servers = servers_of(fabric, point["placement"], payload) if fabric else None
     ideals = {
-        nbytes: ideal_ms(schedule, alpha_ms=point["alpha_ms"], payload_mbps=payload, burst_bytes=burst, servers=servers)
-        for nbytes, schedule in schedules.items()
-    }
-    worst = max(measured, key=lambda record: max(record["ends_ms"]) / ideals[record["nbytes"]])
-    alike = [max(one["ends_ms"]) for one in measured if (one["nbytes"], one.get("job")) == (worst["nbytes"], worst.get("job"))]
+        (part, nbytes): ideal_ms(
+            schedule, alpha_ms=point["alpha_ms"], payload_mbps=payload, burst_bytes=burst,
+            servers=servers_of(fabric, tracks.hosts(part), payload) if fabric else None,
+        )
+        for (part, nbytes), schedule in schedules.items()
+    }  # fmt: skip
+
+    def key(record: Mapping[str, Any]) -> tuple[str, int]:
+        """Which of the schedules; groups of one collective are jobs too, with the same one."""
+        own = (record.get("job", "collective"), record["nbytes"])
+        return own if own in schedules else ("collective", record["nbytes"])
+
+    worst = max(measured, key=lambda record: max(record["ends_ms"]) / ideals[key(record)])
+    part = key(worst)[0]
+    mine = [one for one in measured if (one["nbytes"], one.get("job")) == (worst["nbytes"], worst.get("job"))]
+    alike = [max(one["ends_ms"]) for one in mine]
     return Work(
-        time_ms=max(worst["ends_ms"]), begin=worst["release"], iteration=worst["iteration"], iterations=len(alike),
-        nbytes=worst["nbytes"], collective=schedules[worst["nbytes"]].collective, ideal_ms=ideals[worst["nbytes"]],
-        median_ms=float(np.median(alike)), hosts=tuple(point["placement"]), job=worst.get("job"),
+        time_ms=max(worst["ends_ms"]), begin=worst["release"], iteration=worst["iteration"], iterations=len({one["iteration"] for one in mine}),
+        nbytes=worst["nbytes"], collective=schedules[key(worst)].collective, ideal_ms=ideals[key(worst)],
+        median_ms=float(np.median(alike)), hosts=tracks.hosts(part), job=worst.get("job"), part=part,
+        bucket=worst.get("bucket") if len(mine) > len({one["iteration"] for one in mine}) else None,
         ends_ms=dict(zip(worst.get("ranks", range(len(worst["ends_ms"]))), worst["ends_ms"], strict=True)),
     )  # fmt: skip
 
 
-def carried(seen: Recorded, nbytes: int) -> dict[Connection, int]:
-    """The payload bytes that each connection carries in one all-reduce of a size."""
-    schedule = seen.schedules[nbytes]
+def carried(seen: Recorded, part: str, nbytes: int) -> dict[Connection, int]:
+    """The payload bytes that each connection of a collective, by its own ranks, carries in one iteration of a size."""
+    schedule = seen.schedules[part, nbytes]
     return {edge: sum(schedule.transfers[number].nbytes for number in ids) for edge, ids in schedule.connections.items()}
 
 
@@ -118,16 +133,15 @@ def load_window(seen: Recorded) -> Work:
 def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | None, Slow | None]:
     """The collective's connection with data on its way for longest; by the fluid model where byte counts cannot tell."""
     assert work.nbytes is not None
-    schedule, nbytes_of = seen.schedules[work.nbytes], carried(seen, work.nbytes)
+    schedule, nbytes_of = seen.schedules[work.part, work.nbytes], carried(seen, work.part, work.nbytes)
     nbytes_of = {edge: nbytes for edge, nbytes in nbytes_of.items() if edge[0] in work.ends_ms}
-    edges = {stream.edge: stream for stream in tracks.streams if stream.edge in nbytes_of}
+    edges = {own: stream for own, stream in _streams_of(tracks, work.part) if own in nbytes_of}
     window = (work.begin, work.begin + work.time_ms / 1000)
     busy = _busy_ms(seen, tracks, schedule, work)
     needs = _modelled_ms(tracks, {edges[edge]: nbytes for edge, nbytes in nbytes_of.items()}, window)
     if not busy and not needs:
         return None, None
-    edge = max(busy, key=lambda one: busy[one]) if busy else max(needs, key=lambda one: needs[one]).edge
-    assert edge is not None
+    edge = max(busy, key=lambda one: busy[one]) if busy else max(edges, key=lambda one: needs.get(edges[one], 0.0))
     stream = edges[edge]
     path = tracks.path(stream, work.begin) or ()
     mbps = tracks.rates(work.begin)[path[0]] * tracks.payload if len(path) == 1 else seen.network["payload_mbps"]  # one: inside a server
@@ -138,6 +152,12 @@ def slowest_edge(seen: Recorded, tracks: Tracks, work: Work) -> tuple[Stream | N
         busy_ms=end, alone_ms=nbytes_of[edge] * 8e-3 / mbps,
     )  # fmt: skip
     return stream, _with_silence(seen, slow, edge, work)
+
+
+def _streams_of(tracks: Tracks, part: str) -> list[tuple[Connection, Stream]]:
+    """The streams of a collective, with their connections by its own ranks."""
+    every = ((tracks.own(stream.edge), stream) for stream in tracks.streams if stream.edge is not None)
+    return [(own, stream) for (name, own), stream in every if name == part]
 
 
 def _with_silence(seen: Recorded, slow: Slow, edge: Connection, work: Work) -> Slow:

@@ -59,7 +59,8 @@ def _work(what: Explanation) -> Iterator[str]:
 
 
 def _of_job(work: Work) -> str:
-    return f" of {work.job}," if work.job else ""
+    bucket = f", bucket {work.bucket + 1}" if work.bucket is not None else ""
+    return f"{bucket} of {work.job}," if work.job else ""
 
 
 def _foretold(row: Row) -> str:

@@ -71,6 +71,19 @@ class Tracks:
         parts = self.point.get("parts") or [{"name": "collective", "first": 0}]
         return next((part["name"], part["first"]) for part in reversed(parts) if part["first"] <= rank)
 
+    def own(self, edge: tuple[int, int, int]) -> tuple[str, tuple[int, int, int]]:
+        """The collective that a connection belongs to, and the connection by the numbers of that one's ranks."""
+        name, first = self._part(edge[0])
+        return name, (edge[0] - first, edge[1] - first, edge[2])
+
+    def hosts(self, part: str) -> tuple[str, ...]:
+        """The hosts of a collective's ranks."""
+        placed = tuple(self.point["placement"])
+        for one in self.point.get("parts", ()):
+            if one["name"] == part:
+                return placed[one["first"] : one["first"] + one["ranks"]]
+        return placed
+
     @cached_property
     def members(self) -> dict[str, list[Stream]]:
         """The streams of each collective, by its name."""

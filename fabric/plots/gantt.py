@@ -39,7 +39,7 @@ def _paint(figure: Any, folder: Path, rows: Sequence[Row]) -> tuple[Table, str]:
     lines: list[tuple[Any, ...]] = []
     for axis, row in zip(axes, rows, strict=True):
         seen = Recorded(folder / "points" / row.point)
-        schedule, steps = seen.schedules[row.nbytes or 0], _typical(seen.steps, row)
+        schedule, steps = seen.schedules["collective", row.nbytes or 0], _typical(seen.steps, row)
         hops = chain(schedule, steps)
         _lanes(axis, schedule, steps, hops)
         lag = "" if row.lag_rank is None else f": in the mean rank {row.lag_rank} delayed it by {row.lag_ms:.1f} ms of its own"

@@ -268,5 +268,5 @@ def test_a_job_with_another_clock_is_counted_by_what_fell_into_the_window() -> N
         {"nbytes": 4, "ranks": [1, 3], "release": 1.6, "ends_ms": [100.0, 100.0]}, {"nbytes": 8, "ranks": [0, 2], "release": 1.6, "ends_ms": [100.0, 100.0]},
     ]  # fmt: skip
     seen = cast(Recorded, SimpleNamespace(event=lambda _: iterations))
-    assert _iterations_within(seen, 3, 8, (0.0, 3.0)) == pytest.approx(1.5)
-    assert _iterations_within(seen, 3, 8, (1.5, 2.5)) == 0.0
+    assert _iterations_within(seen, "collective", 3, 8, (0.0, 3.0)) == pytest.approx(1.5)
+    assert _iterations_within(seen, "collective", 3, 8, (1.5, 2.5)) == 0.0

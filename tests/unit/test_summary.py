@@ -75,7 +75,7 @@ def test_a_recorded_run_gives_its_row_again(point: Point, work: Workload, folder
 def test_the_workload_is_what_was_recorded(work: Workload) -> None:
     """The same file and seed give the same placement, flows and ports as when it was recorded."""
     recorded = json.loads((RECORDED / "point" / "point.json").read_text())
-    assert json.loads(json.dumps(work.to_json())) == {**{key: recorded[key] for key in ("placement", "edges", "flows")}, "requests": []}
+    assert json.loads(json.dumps(work.to_json())) == {**{key: recorded[key] for key in ("placement", "edges", "flows")}, "requests": [], "parts": [{"name": "collective", "first": 0, "ranks": 4}]}
 
 
 def test_a_load_is_described_in_a_few_words(point: Point) -> None:
