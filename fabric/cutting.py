@@ -6,8 +6,9 @@ elements it touches, so that what is cut flows on while the rest is still coming
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from fabric.errors import RequestError
 from fabric.schedule import Schedule, Transfer
@@ -50,38 +51,57 @@ def side_by_side(schedule: Schedule, groups: int) -> Schedule:
     return replace(schedule, ranks=schedule.ranks * groups, transfers=tuple(transfers), groups=groups)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What became of `whole`: parts with ids from `first` on, the pieces between `edges`; `numbers` are their places among all that were asked for."""
+
+    whole: Transfer
+    first: int
+    edges: list[int]
+    numbers: list[int]
+
+    @property
+    def shift(self) -> int:
+        """How much further on they land."""
+        return self.whole.lands - self.whole.start
+
+    def between(self, start: int, stop: int) -> range:
+        """The parts that share elements with [start, stop), by their place."""
+        return range(bisect_right(self.edges, start, 1) - 1, bisect_left(self.edges, stop, 0, len(self.numbers)))
+
+
 def _cut(schedule: Schedule, parts: int, channel: Callable[[int, int], int]) -> Schedule:
     if parts == 1:
         return schedule
+    made: list[_Parts] = []
+    count = 0
+    for whole in schedule.transfers:
+        made.append(_parted(whole, parts, count))
+        count += len(made[-1].numbers)
     cut: list[Transfer] = []
-    made: list[list[Transfer]] = []  # by the id of the whole
-    for whole in schedule.transfers:
-        size = whole.stop - whole.start
-        edges = [whole.start + size * part // parts for part in range(parts + 1)]
-        made.append([])
-        for part in range(parts):
-            if edges[part] < edges[part + 1] or (size == 0 and part == 0):
-                into = None if whole.into is None else whole.into + edges[part] - whole.start
-                one = replace(
-                    whole, id=len(cut), start=edges[part], stop=edges[part + 1], into=into, channel=channel(whole.channel, part), after=()
-                )
-                made[-1].append(one)
-                cut.append(one)
-    for whole in schedule.transfers:
-        for one in made[whole.id]:
-            after = tuple(other.id for number in whole.after for other in _touching(one, made[number]))
-            cut[one.id] = replace(one, after=after)
+    for mine in made:
+        whole = mine.whole
+        befores = [made[number] for number in whole.after]
+        for number, start, stop in zip(mine.numbers, mine.edges, mine.edges[1:], strict=False):
+            after = tuple(other.first + place for other in befores for place in _touching(mine, start, stop, other))
+            into = None if whole.into is None else start + mine.shift
+            cut.append(Transfer(len(cut), whole.src, whole.dst, start, stop, whole.op, after, channel(whole.channel, number), into))
     return replace(schedule, transfers=tuple(cut))
 
 
-def _touching(one: Transfer, others: list[Transfer]) -> list[Transfer]:
-    """Those parts whose elements in the buffer of `one`'s sender it reads, or writes there; all where it touches none."""
-    return [other for other in others if _share(one, other)] or others
+def _parted(whole: Transfer, parts: int, first: int) -> _Parts:
+    """Without those that would be empty, but for the one of an empty transfer."""
+    size = whole.stop - whole.start
+    edges = [whole.start + size * part // parts for part in range(parts + 1)]
+    numbers = [part for part in range(parts) if edges[part] < edges[part + 1]] or [0]
+    return _Parts(whole, first, [*(edges[part] for part in numbers), whole.stop], numbers)
 
 
-def _share(one: Transfer, other: Transfer) -> bool:
-    rank, size = one.src, one.stop - one.start
-    mine = [(one.start, one.stop)] + ([(one.lands, one.lands + size)] if one.local else [])
-    theirs = [(other.start, other.stop)] if other.src == rank else []
-    theirs += [(other.lands, other.lands + other.stop - other.start)] if other.dst == rank else []
-    return any(start < end and begin < stop for start, stop in mine for begin, end in theirs)
+def _touching(mine: _Parts, start: int, stop: int, other: _Parts) -> Iterable[int]:
+    """Those parts of `other` whose elements in the buffer of my sender the part [start, stop) reads, or writes there; all where it touches none."""
+    rank = mine.whole.src
+    places = [0, mine.shift] if mine.whole.local else [0]
+    theirs = ([0] if other.whole.src == rank else []) + ([other.shift] if other.whole.dst == rank else [])
+    found = [other.between(start + at - shift, stop + at - shift) for at in places for shift in theirs]
+    touched = found[0] if len(found) == 1 else sorted(set().union(*found))
+    return touched or range(len(other.numbers))
