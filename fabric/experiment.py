@@ -286,7 +286,7 @@ def _whole(arm: Arm, file: ExperimentFile) -> Iterator[Problem]:
     if not (collective or program or file.jobs or file.load or file.requests):
         remedy = "add e.g. collective: {use: ring-allreduce, nbytes: 1MiB}"
         yield Problem(
-            ("collective",), f"got no collective, jobs, workload, load or requests; accepted: collective, jobs or workload, or load or requests, or these beside one of them; {remedy}", True
+            ("collective",), f"got none of collective, jobs, workload, load and requests; accepted: one of the first three, the others beside it or alone; {remedy}", True
         )
     elif not (collective or program or file.jobs) and file.duration_s is None:
         accepted = "a number above 0 and at most 3600, as no collective ends the run"

@@ -48,7 +48,7 @@ def test_every_job_has_a_row_of_its_own(ran: tuple[dict[str, dict[str, Any]], Pa
     assert rows["llm"]["transport"] == rows["moe"]["transport"] and "reno" in rows["moe"]["transport"]
     # What is longer than it would be alone, and what stays hidden behind the computing.
     assert rows["llm"]["iteration_ms"] >= 250 + rows["llm"]["exposed_ms"] * 0.5
-    assert 0 < rows["llm"]["shared_ms"]["moe"] and 0 < rows["moe"]["shared_ms"]["llm"]
+    assert rows["llm"]["shared_ms"]["moe"] > 0 and rows["moe"]["shared_ms"]["llm"] > 0
 
 
 def test_buckets_go_in_order_and_no_earlier_than_they_are_there(ran: tuple[dict[str, dict[str, Any]], Path]) -> None:

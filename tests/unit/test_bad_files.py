@@ -151,12 +151,12 @@ CASES: dict[str, tuple[str, str]] = {
     "an unknown key": (
         changed(more="expect: {a: 1}"),
         "bad.yaml:6: expect: got an unknown key; accepted: question, seed, repeat, topology, links, "
-        "controller, collective, workload, load, requests, events, duration_s, transport, telemetry, sweep; remove it",
+        "controller, collective, jobs, workload, load, requests, events, duration_s, transport, telemetry, sweep; remove it",
     ),
     "a misspelt key": (
         changed(links="", lnks="lnks: {mbps: 20}"),
         "bad.yaml:5: lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller,"
-        " collective, workload, load, requests, events, duration_s, transport, telemetry, sweep; did you mean links?",
+        " collective, jobs, workload, load, requests, events, duration_s, transport, telemetry, sweep; did you mean links?",
     ),
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),
@@ -189,7 +189,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "neither collective nor load": (
         changed(collective=""),
-        "bad.yaml:1: collective: got neither collective nor workload, load nor requests; accepted: one of them or more, but not both of the first two; add e.g. "
+        "bad.yaml:1: collective: got none of collective, jobs, workload, load and requests; accepted: one of the first three, the others beside it or alone; add e.g. "
         "collective: {use: ring-allreduce, nbytes: 1MiB}",
     ),
     "requests of a host that is none": (
@@ -796,12 +796,12 @@ CASES: dict[str, tuple[str, str]] = {
     "a sweep of the seed": (
         changed(sweep="sweep: {seed: [1, 2]}"),
         "bad.yaml:6: sweep.seed: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, workload, load, requests, events, duration_s, transport, telemetry; write e.g. controller.use",
+        "topology, links, controller, collective, jobs, workload, load, requests, events, duration_s, transport, telemetry; write e.g. controller.use",
     ),
     "a sweep of no key": (
         changed(sweep="sweep: {link.mbps: [1, 2]}"),
         "bad.yaml:6: sweep.link.mbps: got a key path that cannot be swept; accepted: one that begins with "
-        "topology, links, controller, collective, workload, load, requests, events, duration_s, transport, telemetry; did you mean links?",
+        "topology, links, controller, collective, jobs, workload, load, requests, events, duration_s, transport, telemetry; did you mean links?",
     ),
     "a bad value late in a sweep": (
         changed(sweep="sweep:\n  controller.use: [ecmp, two-level]\n  links.mbps:\n    - 5\n    - -5"),

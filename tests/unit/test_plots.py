@@ -122,6 +122,41 @@ def stepped(folder: Path) -> None:
         (traffic / "steps.jsonl").write_text("\n".join(lines) + "\n")
 
 
+def beside(folder: Path) -> None:
+    """One more point, of two jobs of two ranks that share a link: b communicates 0.2 s later than a, and a has a backward pass of 0.1 s."""
+    row = next(row for row in read_rows(folder) if row.collective)
+    rewritten(folder, [*read_rows(folder), *(dataclasses.replace(row, point="jobs-r1", variant="jobs", job=job) for job in "ab")])
+    point = folder / "points" / "jobs-r1"
+    (point / "traffic").mkdir(parents=True)
+    ends = [{"src_ip": f"10.0.0.{rank}", "src_port": 20000 + rank, "dst_ip": f"10.0.0.{rank ^ 1}", "dst_port": 5001 + rank} for rank in range(4)]
+    asked = {
+        "placement": ["h0", "h1", "h2", "h3"], "flows": [], "jobs": [{"backward_ms": 100.0}, {"backward_ms": 0.0}],
+        "parts": [{"name": name, "first": 2 * place, "ranks": 2} for place, name in enumerate("ab")],
+        "edges": [[rank, rank ^ 1, 0, ends[rank]] for rank in range(4)],
+    }  # fmt: skip
+    (point / "point.json").write_text(json.dumps(asked))
+    (point / "installed.json").write_text(json.dumps({"edges": [[rank, rank ^ 1, 0, [f"h{rank}-eth0", "s0-eth1"]] for rank in range(4)], "flows": []}))
+    lines = [
+        {"event": "iteration", "job": job, "nbytes": row.nbytes, "iteration": number, "bucket": 0, "begun": number + late, "release": number + late, "ends_ms": [500.0, 400.0]}
+        for job, late in (("a", 0.0), ("b", 0.2)) for number in range(3)
+    ]  # fmt: skip
+    (point / "traffic" / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_jobs_are_arms_and_have_a_lane_each(folder: Path) -> None:
+    """Each its own dots in the figures of collectives; over time what it computed, communicated, and shared."""
+    with pytest.raises(RequestError, match="no rows with jobs: figure timeline needs some"):
+        draw(folder, "timeline")
+    beside(folder)
+    draw(folder, "timeline")
+    lines = [(line["job"], line["what"], float(line["begin_s"]), float(line["end_s"])) for line in table(folder, "timeline")]
+    assert [line[2:] for line in lines if line[:2] == ("a", "computing")] == [(0.0, 0.1), (1.0, 1.1), (2.0, 2.1)]
+    assert [line[2:] for line in lines if line[:2] == ("b", "communicating")] == [(0.2, 0.7), (1.2, 1.7), (2.2, 2.7)]
+    assert [line[2:] for line in lines if line[:2] == ("a", "sharing")] == [line[2:] for line in lines if line[:2] == ("b", "sharing")] == [(0.2, 0.5), (1.2, 1.5), (2.2, 2.5)]
+    draw(folder, "latency")
+    assert {line["variant"] for line in table(folder, "latency")} >= {"jobs, a", "jobs, b"}
+
+
 def test_bandwidth_has_its_ceilings(folder: Path) -> None:
     """A line for every row, with the bus bandwidth of its ideal time beside its own; of one size there is no such figure."""
     stepped(folder)
@@ -203,6 +238,7 @@ def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     wait(folder)
     probed(folder)
     stepped(folder)
+    beside(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):

@@ -70,6 +70,11 @@ class Asked:
         self.links = Links(mbps=20, ecn=ecn)
         self.transport = Transport(ecn=negotiate)
 
+    @property
+    def collectives(self) -> dict[str, object]:
+        """As a point has them."""
+        return {"collective": self.collective} if self.collective else {}
+
 
 STEP = Ecn(min_packets=20, max_packets=20)
 
