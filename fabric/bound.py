@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from fabric.fluid import Alpha, alpha_of, play
-from fabric.schedule import Progress, Schedule, feasible_order
+from fabric.schedule import Schedule, feasible_order
 
 __all__ = ["least_ms"]
 
@@ -45,11 +45,11 @@ def least_ms(schedule: Schedule, path_of: PathOf, capacity: Mapping[Hashable, fl
 
 def _tails(schedule: Schedule, lasts: Sequence[float], alphas: Sequence[float]) -> list[float]:
     """By transfer, how long the schedule goes on at least after its last byte has left."""
-    progress = Progress(schedule)
+    waits = schedule.waits
     tails = [0.0] * len(schedule.transfers)
     for number in reversed(feasible_order(schedule)):
         arriving = alphas[number]
-        arrived = [arriving + lasts[later] + tails[later] for later in progress.freed_by_arrival[number]]
-        left = [lasts[later] + tails[later] for later in progress.freed_by_leaving[number]]
+        arrived = [arriving + lasts[later] + tails[later] for later in waits.freed_by_arrival[number]]
+        left = [lasts[later] + tails[later] for later in waits.freed_by_leaving[number]]
         tails[number] = max(arriving, *arrived, *left) if arrived or left else arriving
     return tails

@@ -6,7 +6,6 @@ Comes in: the file's `Collective`, ranks and a size. Goes out: a `Schedule` that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fabric import plugins
@@ -42,11 +41,10 @@ def compose(collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes
             "accepted: a Schedule of just these; see fabric/collectives/ring_allreduce.py"
         )
     check_structure(schedule)
-    note = schedule.note
     schedule = over_channels(schedule, collective.channels)
     machines = [fabric.host_by_name[host].machine for host in hosts]
     passed_on = relayed(schedule, [fabric.part[host] for host in hosts], machines) if any(fabric.part.values()) else schedule
     if collective.compute_ms is not None and any((src - dst) % schedule.groups for src, dst, _ in passed_on.connections):
         text = "accepted: none where one job's ranks pass on what another's send, as between these rails; remove it, or choose groups that lie along rails"
         raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
-    return replace(passed_on, note=note)
+    return passed_on

@@ -24,7 +24,7 @@ from fabric.composing import compose
 from fabric.errors import RequestError
 from fabric.events import asked_wrongly, strangers
 from fabric.graph import Fabric
-from fabric.interpreter import check_result
+from fabric.interpreter import Shape, check_result
 from fabric.keys import (
     ETHERNET_HEADER,
     SPELLINGS,
@@ -67,7 +67,7 @@ from fabric.located import (
 from fabric.misnamed import misnamed, some
 from fabric.parameters import Wanted, misfits, on_request, wanted
 from fabric.placing import place
-from fabric.schedule import ELEMENT_BYTES, Schedule
+from fabric.schedule import ELEMENT_BYTES, Result
 from fabric.thresholds import misplaced
 from fabric.transports import asked_tcps, files_missing, lives_on_marks, one_sided, too_wide, unknown
 
@@ -396,7 +396,8 @@ class _Checks:
         self.base = base
         self.wanted: dict[tuple[str, str], Wanted] = {}
         self.fabrics: dict[str, Fabric] = {}
-        self.tried: dict[str, Schedule] = {}
+        self.tried: dict[str, tuple[Result, int]] = {}  # what it gives, in how many groups
+        self.right: set[Shape] = set()
 
     def file(self, arm: Arm) -> ExperimentFile:
         """The arm's values, with nothing wrong in them but what only the flows can show."""
@@ -520,18 +521,17 @@ class _Checks:
             piece = nbytes // collective.buckets if isinstance(collective, Job) else nbytes
             self.composed(collective, point.fabric, placements(point)[name], piece, point.links)
 
-    def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int, links: Links) -> Schedule:
-        """A collective's schedule on these hosts, found to be right."""
+    def composed(self, collective: Collective, fabric: Fabric, hosts: Sequence[str], nbytes: int, links: Links) -> None:
+        """Find a collective's schedule on these hosts to be right."""
         where: Any = hosts if any(fabric.part.values()) else len(hosts)
         if on_request("collective", plugins.load("collective", collective.use, self.base)):
             where = f"{hosts} of {fabric.topology} {fabric.params}, {links}"
         key = f"{collective.use} {collective.params} {collective.channels} {nbytes} {where}"
         if key not in self.tried:
             schedule = compose(collective, fabric, hosts, nbytes, self.base, links)
-            check_result(schedule, orders=_TRIALS)
-            self.tried[key] = schedule
-        _refuse_unpaced(collective, self.tried[key])
-        return self.tried[key]
+            check_result(schedule, orders=_TRIALS, right=self.right)
+            self.tried[key] = schedule.result, schedule.groups
+        _refuse_unpaced(collective, *self.tried[key])
 
     def flows(self, arm: Arm, point: Point) -> None:
         """Refuse the arm when a load refuses its hosts, or names others."""
@@ -549,15 +549,15 @@ class _Checks:
             arm.refuse(_tried(arm, ("load", index), load, partial(draw, index)))
 
 
-def _refuse_unpaced(collective: Collective, schedule: Schedule) -> None:
+def _refuse_unpaced(collective: Collective, result: Result, groups: int) -> None:
     """A clock of its own is nothing for ranks that do not wait for each other, or for several groups in one job."""
-    if collective.compute_ms is not None and schedule.result in _NOT_WAITING:
+    if collective.compute_ms is not None and result in _NOT_WAITING:
         text = f"accepted: none with {collective.use}, whose ranks do not wait for each other; remove it"
         if isinstance(collective, Job):
             raise RequestError(f"got {collective.use}, whose ranks do not wait for each other; accepted: in a job one where they do; write e.g. ring-allreduce")
         raise RequestError(f"collective.compute_ms: got {collective.compute_ms:g}; {text}")
-    if isinstance(collective, Job) and schedule.groups > 1:
-        raise RequestError(f"collective.groups: got {schedule.groups}; accepted: 1 in a job; write a job for each")
+    if isinstance(collective, Job) and groups > 1:
+        raise RequestError(f"collective.groups: got {groups}; accepted: 1 in a job; write a job for each")
 
 
 def _collectives_of(file: ExperimentFile) -> list[tuple[KeyPath, Collective]]:

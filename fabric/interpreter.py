@@ -10,15 +10,16 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fabric.errors import RequestError
 from fabric.outcome import Duty, duties
-from fabric.schedule import Connection, Progress, Schedule, check_structure
+from fabric.schedule import Connection, Op, Progress, Schedule, check_structure
 
-__all__ = ["check_allreduce", "check_result"]
+__all__ = ["Shape", "check_allreduce", "check_result"]
 
 PLAY_SPREAD = 3.0  # a transfer lasts 10^-3 to 10^3, so that some overtake nearly all others
 
@@ -31,33 +32,78 @@ def check_allreduce(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
     check_result(schedule, seed, orders)
 
 
-def check_result(schedule: Schedule, seed: int = 0, orders: int = 8) -> None:
+class _Move(NamedTuple):
+    """A transfer of the pieces [begin, end), which land at the piece `lands` and further on."""
+
+    src: int
+    dst: int
+    begin: int
+    end: int
+    lands: int
+    op: Op
+    after: tuple[int, ...]
+    channel: int
+
+
+class _Goal(NamedTuple):
+    """A duty: the pieces [begin, end) of a rank, as the sum of what sources began with from piece `at` on."""
+
+    rank: int
+    begin: int
+    end: int
+    at: int
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A schedule without its sizes: its buffers are so many pieces, within which all elements fare alike. Those of one shape are right or wrong together."""
+
+    ranks: int
+    pieces: int
+    moves: tuple[_Move, ...]
+    goals: tuple[_Goal, ...]
+
+
+def check_result(schedule: Schedule, seed: int = 0, orders: int = 8, right: set[Shape] | None = None) -> None:
     """Accept a schedule that leaves every rank with what it must hold, whichever legal order it runs in.
 
     Plays it `orders` times on random int64 buffers, in random orders drawn from `seed`. A send reads its elements when
     it begins or when its last byte leaves, by chance, and they are applied when it arrives: a program may do either, so
     a missing dependency shows as a wrong value. RequestError names the fault of structure, or the first rank and element
-    that is wrong.
+    that is wrong. What has a shape among `right` is not played; what is right adds its own.
     """
     check_structure(schedule)
     wanted = [duty for rank in range(schedule.ranks) for duty in duties(schedule, rank)]
     cuts = _cuts(schedule, wanted)
-    column = {edge: number for number, edge in enumerate(cuts)}
+    shape = _shape(schedule, wanted, cuts)
+    if right is not None and shape in right:
+        return
     for order in range(orders):
         rng = np.random.default_rng([seed, order])
-        before = rng.integers(0, 1 << 40, size=(schedule.ranks, len(cuts) - 1), dtype=np.int64)
+        before = rng.integers(0, 1 << 40, size=(shape.ranks, shape.pieces), dtype=np.int64)
         after = before.copy()
-        _Interpreter(schedule, cuts, after, rng).run()
-        for duty in wanted:
-            place = slice(column[duty.start], column[duty.stop])
-            origin = slice(column[duty.at], column[duty.at + duty.stop - duty.start])
-            wrong = np.flatnonzero(after[duty.rank, place] != before[list(duty.sources), origin].sum(axis=0))
+        _Interpreter(schedule, shape, after, rng).run()
+        for duty, goal in zip(wanted, shape.goals, strict=True):
+            origin = slice(goal.at, goal.at + goal.end - goal.begin)
+            wrong = np.flatnonzero(after[goal.rank, goal.begin : goal.end] != before[list(goal.sources), origin].sum(axis=0))
             if wrong.size:
-                element = cuts[column[duty.start] + int(wrong[0])]
+                element = cuts[goal.begin + int(wrong[0])]
                 raise RequestError(
                     f"schedule {schedule.collective}: rank {duty.rank} ends with a wrong {duty.what} at element {element} "
                     f"(random order {order} of seed {seed}); a transfer is missing, doubled, or begins too early"
                 )
+    if right is not None:
+        right.add(shape)
+
+
+def _shape(schedule: Schedule, wanted: Sequence[Duty], cuts: Sequence[int]) -> Shape:
+    piece = {edge: number for number, edge in enumerate(cuts)}
+    moves = tuple(
+        _Move(item.src, item.dst, piece[item.start], piece[item.stop], piece[item.lands], item.op, item.after, item.channel) for item in schedule.transfers
+    )
+    goals = tuple(_Goal(duty.rank, piece[duty.start], piece[duty.stop], piece[duty.at], duty.sources) for duty in wanted)
+    return Shape(schedule.ranks, len(cuts) - 1, moves, goals)
 
 
 def _cuts(schedule: Schedule, wanted: Sequence[Duty]) -> list[int]:
@@ -82,10 +128,10 @@ def _cuts(schedule: Schedule, wanted: Sequence[Duty]) -> list[int]:
 
 @dataclass
 class _Interpreter:
-    """One play of a schedule on `buffers`, one column for each piece between `cuts`."""
+    """One play of a schedule on `buffers`, one column for each piece of its shape."""
 
     schedule: Schedule
-    cuts: list[int]
+    shape: Shape
     buffers: npt.NDArray[np.int64]
     rng: np.random.Generator
     _events: list[tuple[float, int, bool, int]] = field(default_factory=list)  # time, tie-break, arrives or leaves, id
@@ -94,7 +140,6 @@ class _Interpreter:
 
     def run(self) -> None:
         """Begin, leave and arrive, until nothing is left to do."""
-        self._column = {edge: column for column, edge in enumerate(self.cuts)}
         self._tie = count()
         size = len(self.schedule.transfers)
         self._lasts = (10.0 ** self.rng.uniform(-PLAY_SPREAD, PLAY_SPREAD, (2, size))).tolist()
@@ -130,14 +175,14 @@ class _Interpreter:
         self._later(now, True, number)
 
     def _read(self, number: int) -> None:
-        transfer = self.schedule.transfers[number]
-        self._data[number] = self.buffers[transfer.src, self._column[transfer.start] : self._column[transfer.stop]].copy()
+        move = self.shape.moves[number]
+        self._data[number] = self.buffers[move.src, move.begin : move.end].copy()
 
     def _apply(self, number: int) -> None:
-        transfer = self.schedule.transfers[number]
-        target = self.buffers[transfer.dst, self._column[transfer.lands] : self._column[transfer.lands + transfer.stop - transfer.start]]
+        move = self.shape.moves[number]
+        target = self.buffers[move.dst, move.lands : move.lands + move.end - move.begin]
         data = self._data.pop(number)
-        target[:] = target + data if transfer.op == "sum" else data
+        target[:] = target + data if move.op == "sum" else data
 
     def _later(self, now: float, arrives: bool, number: int) -> None:
         heapq.heappush(self._events, (now + self._lasts[arrives][number], next(self._tie), arrives, number))

@@ -228,16 +228,20 @@ def _short(place: Place) -> str:
 
 
 def variants(swept: Sequence[Arm]) -> list[str]:
-    """A short name for each arm: its swept values, numbers with the last word of their key: `ecmp, step=8`."""
-    return [", ".join(_named(key, value) for key, value in arm.values) for arm in swept]
+    """A short name for each arm: its swept values, numbers with the last word of their key: `ecmp, step=8`.
+
+    What has a name of its own is called by it, where that tells the arms apart.
+    """
+    by_name, whole = ([", ".join(_named(key, value, short) for key, value in arm.values) for arm in swept] for short in (True, False))
+    return by_name if len(set(by_name)) == len(by_name) else whole
 
 
-def _named(key: str, value: Any) -> str:
+def _named(key: str, value: Any, short: bool) -> str:
     """A text or a mapping speaks for itself; `5` or `true` does not."""
     word = one_line(key.rpartition(".")[2])
     if isinstance(value, str | dict | list):
-        return _label(value) if value else f"no {word}"
-    return f"{word}={_label(value)}"
+        return _label(value, short) if value else f"no {word}"
+    return f"{word}={_label(value, short)}"
 
 
 def told(got: Any, accepted: str, remedy: str) -> str:
@@ -367,11 +371,13 @@ def _written(value: Any, text: Callable[[str], str]) -> str:
     return "nothing" if value is None else text(value) if isinstance(value, str) else str(value)
 
 
-def _label(value: Any) -> str:
+def _label(value: Any, short: bool) -> str:
     if isinstance(value, dict):
-        return " ".join(_label(item) if key == "use" else f"{one_line(key)}={_label(item)}" for key, item in value.items())
+        if short and isinstance(value.get("name"), str):
+            return one_line(value["name"])
+        return " ".join(_label(item, short) if key == "use" else f"{one_line(key)}={_label(item, short)}" for key, item in value.items())
     if isinstance(value, list):
-        return " + ".join(_label(item) for item in value)
+        return " + ".join(_label(item, short) for item in value)
     return "none" if value is None else _written(value, one_line)
 
 

@@ -6,8 +6,8 @@ on real bytes and `fluid.play` plays in virtual time. Nothing here knows sockets
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from fabric.errors import RequestError
 
-__all__ = ["ELEMENT_BYTES", "RESULTS", "Connection", "Draft", "Op", "Progress", "Result", "Schedule", "Transfer", "check_structure", "feasible_order"]
+__all__ = ["ELEMENT_BYTES", "RESULTS", "Connection", "Draft", "Op", "Progress", "Result", "Schedule", "Transfer", "Waits", "check_structure", "feasible_order"]
 
 ELEMENT_BYTES = 4  # a rank's buffer holds 32-bit numbers
 
@@ -103,6 +103,16 @@ class Schedule:
                 carried[transfer.connection].append(transfer.id)
         return {connection: tuple(ids) for connection, ids in carried.items()}
 
+    @cached_property
+    def fault(self) -> str | None:
+        """Why it cannot be executed to its end; None where it can."""
+        return next(_faults(self), None)
+
+    @cached_property
+    def waits(self) -> Waits:
+        """Who waits for whom; expects a structure that `check_structure` accepts."""
+        return _waits(self)
+
     def sent_by(self, rank: int) -> tuple[Transfer, ...]:
         """The transfers that leave a rank, in the order of their ids."""
         return tuple(transfer for transfer in self.transfers if transfer.src == rank)
@@ -174,39 +184,52 @@ def _given(after: Iterable[int | None]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(number for number in after if number is not None))
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """By transfer: for how many events it waits, and which wait for its leaving, or its arrival."""
+
+    missing: list[int]
+    freed_by_leaving: list[list[int]]
+    freed_by_arrival: list[list[int]]
+
+    def add(self, number: int, freed: list[int]) -> None:
+        """Let a transfer wait for one event more."""
+        self.missing[number] += 1
+        freed.append(number)
+
+
+def _waits(schedule: Schedule) -> Waits:
+    size = len(schedule.transfers)
+    waits = Waits([0] * size, [[] for _ in range(size)], [[] for _ in range(size)])
+    for transfer in schedule.transfers:
+        for other in transfer.after:
+            sent = schedule.transfers[other].src == transfer.src
+            waits.add(transfer.id, (waits.freed_by_leaving if sent else waits.freed_by_arrival)[other])
+    for ids in schedule.connections.values():
+        for earlier, later in pairwise(ids):
+            waits.add(later, waits.freed_by_leaving[earlier])
+    return waits
+
+
 class Progress:
     """Which transfers may begin, as others leave their sender and arrive at their receiver.
 
     `ready` are those that wait for nothing. Expects a structure that `check_structure` accepts; a transfer is reported
-    exactly once, after all it waits for. One within a rank leaves and arrives, too. `freed_by_leaving` and
-    `freed_by_arrival` are, by transfer, those that wait for its leaving, or its arrival.
+    exactly once, after all it waits for. One within a rank leaves and arrives, too.
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        size = len(schedule.transfers)
-        self._missing = [0] * size
-        self.freed_by_leaving: list[list[int]] = [[] for _ in range(size)]
-        self.freed_by_arrival: list[list[int]] = [[] for _ in range(size)]
-        for transfer in schedule.transfers:
-            for other in transfer.after:
-                sent = schedule.transfers[other].src == transfer.src
-                self._wait(transfer.id, (self.freed_by_leaving if sent else self.freed_by_arrival)[other])
-        for ids in schedule.connections.values():
-            for earlier, later in pairwise(ids):
-                self._wait(later, self.freed_by_leaving[earlier])
+        self._waits = schedule.waits
+        self._missing = self._waits.missing.copy()
         self.ready = [number for number, missing in enumerate(self._missing) if not missing]
 
     def left(self, number: int) -> list[int]:
         """The transfers that may begin now that the last byte of this one has left its sender."""
-        return self._free(self.freed_by_leaving[number])
+        return self._free(self._waits.freed_by_leaving[number])
 
     def arrived(self, number: int) -> list[int]:
         """The transfers that may begin now that this one is in the receiver's buffer."""
-        return self._free(self.freed_by_arrival[number])
-
-    def _wait(self, number: int, freed: list[int]) -> None:
-        self._missing[number] += 1
-        freed.append(number)
+        return self._free(self._waits.freed_by_arrival[number])
 
     def _free(self, numbers: list[int]) -> list[int]:
         free = []
@@ -219,58 +242,58 @@ class Progress:
 
 def check_structure(schedule: Schedule) -> None:
     """Accept a schedule that can be executed to its end; RequestError names the first wrong transfer, or a cycle."""
-    where = f"schedule {schedule.collective}"
+    if schedule.fault is not None:
+        raise RequestError(f"schedule {schedule.collective}: {schedule.fault}")
+
+
+def _faults(schedule: Schedule) -> Iterator[str]:
+    """What is wrong with a whole, then with its transfers, then between these; whoever wants the second must mend the first."""
     if schedule.ranks < 1 or schedule.elements < 0 or schedule.scratch < 0:
         got = f"{schedule.ranks} ranks of {schedule.elements} elements" + (f" and {schedule.scratch} of scratch" if schedule.scratch < 0 else "")
-        raise RequestError(f"{where}: got {got}; accepted: 1 rank or more, 0 elements or more")
+        yield f"got {got}; accepted: 1 rank or more, 0 elements or more"
     if schedule.groups < 1 or schedule.ranks % schedule.groups:
         got = f"{schedule.groups} groups of {schedule.ranks} ranks"
-        raise RequestError(f"{where}: got {got}; accepted: a number that divides the ranks; rank r is in r mod groups")
+        yield f"got {got}; accepted: a number that divides the ranks; rank r is in r mod groups"
     if schedule.result not in RESULTS:
-        raise RequestError(f"{where}: got result {schedule.result!r}; accepted: {', '.join(map(repr, RESULTS))}; what shall ranks end with?")
+        yield f"got result {schedule.result!r}; accepted: {', '.join(map(repr, RESULTS))}; what shall ranks end with?"
     for place, transfer in enumerate(schedule.transfers):
         if transfer.id != place:
-            raise RequestError(f"{where}: the transfer at place {place} has id {transfer.id}; number them in order")
+            yield f"the transfer at place {place} has id {transfer.id}; number them in order"
     for transfer in schedule.transfers:
-        _check_transfer(where, schedule, transfer)
+        yield from (f"transfer {transfer.id} {text}" for text in _misfits(schedule, transfer))
     stuck = set(range(len(schedule.transfers))) - set(feasible_order(schedule))
     if stuck:
         ring = " -> ".join(map(str, _cycle(schedule, stuck)))
-        raise RequestError(f"{where}: transfers wait for each other: {ring}; break it in `after` or by another channel")
+        yield f"transfers wait for each other: {ring}; break it in `after` or by another channel"
 
 
-def _check_transfer(where: str, schedule: Schedule, transfer: Transfer) -> None:
-    what = f"{where}: transfer {transfer.id}"
+def _misfits(schedule: Schedule, transfer: Transfer) -> Iterator[str]:
     for rank in (transfer.src, transfer.dst):
         if not 0 <= rank < schedule.ranks:
-            raise RequestError(f"{what} names rank {rank}; accepted: 0 to {schedule.ranks - 1}")
+            yield f"names rank {rank}; accepted: 0 to {schedule.ranks - 1}"
     size, space = transfer.stop - transfer.start, schedule.elements + schedule.scratch
     if not 0 <= transfer.start <= transfer.stop <= space:
-        covers = f"[{transfer.start}, {transfer.stop})"
-        raise RequestError(f"{what} covers elements {covers}; accepted: 0 <= start <= stop <= {space}")
+        yield f"covers elements [{transfer.start}, {transfer.stop}); accepted: 0 <= start <= stop <= {space}"
     if not 0 <= transfer.lands <= space - size:
-        raise RequestError(f"{what} lands at element {transfer.lands}; accepted: 0 to {space - size} for its {size} of {space} elements")
+        yield f"lands at element {transfer.lands}; accepted: 0 to {space - size} for its {size} of {space} elements"
     if transfer.local and abs(transfer.lands - transfer.start) < size:
-        raise RequestError(f"{what} goes from rank {transfer.src} to itself, onto its own elements; leave it out, or let it land elsewhere")
+        yield f"goes from rank {transfer.src} to itself, onto its own elements; leave it out, or let it land elsewhere"
     if transfer.op not in ("sum", "copy"):
-        raise RequestError(f"{what} has op {transfer.op!r}; accepted: 'sum', 'copy'")
+        yield f"has op {transfer.op!r}; accepted: 'sum', 'copy'"
     for other in transfer.after:
         if not 0 <= other < len(schedule.transfers):
-            raise RequestError(f"{what} waits for {other}; accepted: ids from 0 to {len(schedule.transfers) - 1}")
-        if transfer.src not in schedule.transfers[other].connection[:2]:
-            raise RequestError(
-                f"{what} waits for {other}, which rank {transfer.src} neither sends nor receives; wait for one it sees"
-            )
+            yield f"waits for {other}; accepted: ids from 0 to {len(schedule.transfers) - 1}"
+        elif transfer.src not in schedule.transfers[other].connection[:2]:
+            yield f"waits for {other}, which rank {transfer.src} neither sends nor receives; wait for one it sees"
 
 
 def feasible_order(schedule: Schedule) -> list[int]:
     """The transfers in an order in which each comes after all that it waits for; those in cycles, and behind them, are missing."""
     progress = Progress(schedule)
-    order: list[int] = []
-    free = deque(progress.ready)
-    while free:
-        order.append(free.popleft())
-        free.extend(progress.left(order[-1]) + progress.arrived(order[-1]))
+    order = progress.ready
+    for number in order:  # which grows meanwhile
+        order += progress.left(number)
+        order += progress.arrived(number)
     return order
 
 
