@@ -91,7 +91,7 @@ def _rows(folder: Path, point: str | None) -> list[Row]:
 def _write(folder: Path, name: str, rows: Sequence[Row]) -> list[Path]:
     # The user's own matplotlib settings must not change a result's looks, nor ours theirs.
     with matplotlib.style.context(["default", STYLE], after_reset=True):
-        figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.8), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         table, reading = FIGURES[name].paint(figure, folder, rows)
         _head(figure, wrapped(_question(folder), 80))
@@ -112,8 +112,10 @@ def _save(figures: Path, name: str, figure: Any, table: Table) -> list[Path]:
     png, svg, data = (figures / f"{name}.{kind}" for kind in ("png", "svg", "csv"))
     try:
         figures.mkdir(exist_ok=True)
+        # Once for both, since finding all its place takes most of the time; with an engine, saving would draw all twice as well.
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine(None)
         figure.savefig(png, dpi=DPI, metadata={"Software": None})
-        figure.set_layout_engine("none")  # all is in its place now; finding it takes most of the time
         figure.savefig(svg, dpi=DPI, metadata={"Date": None, "Creator": None})
         with open(data, "w", newline="") as file:
             csv.writer(file).writerows([table.columns, *table.lines])
