@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ MAY_NOT = {
 }
 
 
+@cache
+def imported_by(file: str) -> frozenset[str]:
+    """What a file of ours imports; most are asked for again by each that imports them."""
+    return frozenset(imports((ROOT / file).read_text()))
+
+
 def imports(source: str) -> Iterator[str]:
     """Every module that a source text imports, wherever it does, also by `import_module` of a literal."""
     for node in ast.walk(ast.parse(source)):
@@ -58,7 +65,7 @@ def packages_behind(file: str) -> set[str]:
     """The top packages that importing a file brings in, through all files of ours."""
     seen, unread, found = {file}, [file], set()
     while unread:
-        for module in imports((ROOT / unread.pop()).read_text()):
+        for module in imported_by(unread.pop()):
             ours = file_of(module)
             if ours is None:
                 found.add(module.split(".")[0])
@@ -86,7 +93,7 @@ def test_rules_are_about_files_that_are_there() -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_a_package_is_imported_only_in_its_room(file: str) -> None:
     """mininet, ryu and matplotlib each have their files; no other imports them."""
-    direct = {module.split(".")[0] for module in imports((ROOT / file).read_text())}
+    direct = {module.split(".")[0] for module in imported_by(file)}
     for package, rooms in ONLY_IN.items():
         assert package not in direct or any(fnmatch(file, room) for room in rooms), f"{file} may not import {package}"
 
