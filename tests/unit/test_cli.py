@@ -31,7 +31,7 @@ def test_list_names_the_built_ins() -> None:
 
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_shipped_experiment_validates(file: Path) -> None:
-    """And says how many points it has."""
+    """In all its points, each with its topology, its flows and its schedules; and says how many there are."""
     assert "fine, " in fabriclab("validate", str(file), code=0).stdout
 
 

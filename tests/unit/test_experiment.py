@@ -16,7 +16,6 @@ from fabric.errors import RequestError
 from fabric.experiment import Experiment, flows, load_experiment, parse_override, placement, schema
 from fabric.workload import workload
 
-SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 GOOD: dict[str, Any] = {
     "question": "Is ECMP enough?",
     "topology": {"use": "fat-tree", "k": 4},
@@ -45,12 +44,6 @@ def load(tmp_path: Path) -> Load:
         return load_experiment(tmp_path / "quick.yaml", overrides)
 
     return write_and_load
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_experiment_loads(path: Path) -> None:
-    """Every file under experiments/ is valid in all its points."""
-    assert load_experiment(path).points
 
 
 def test_an_experiment_keeps_what_it_was_read_from(load: Load, tmp_path: Path) -> None:
