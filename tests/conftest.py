@@ -13,6 +13,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A machine that stands still for a moment is no defect of what is tested.
+settings.register_profile("fabriclab", deadline=None)
+settings.load_profile("fabriclab")
 
 SANITY = "test_sanity.py"
 FAILED = pytest.StashKey[str]()

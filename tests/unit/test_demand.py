@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.demand import estimate
@@ -42,7 +42,6 @@ flows_of_six = st.lists(st.tuples(hosts, hosts).filter(lambda pair: pair[0] != p
 
 
 @given(flows_of_six)
-@settings(deadline=None)
 def test_hederas_estimator_converges_to_the_same(flows: Pairs) -> None:
     """On equal NICs the paper's iteration, written out here, ends at the same demands."""
     nic = dict.fromkeys("abcdef", 10.0)

@@ -355,7 +355,7 @@ SCALARS = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_mutation_of_a_good_file_ends_in_anything_but_one_line(data: st.DataObject, tmp_path: Path) -> None:
     """A key deleted, renamed, or given a random scalar: either it loads, or RequestError says so in one line."""
@@ -379,7 +379,7 @@ def test_no_mutation_of_a_good_file_ends_in_anything_but_one_line(data: st.DataO
         assert len(str(err).splitlines()) == 1 and str(err).startswith(f"{tmp_path}/bad.yaml")
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200) | st.text("{}[]:,-&*!|>'\"%@`#\n\t a1?<", max_size=60).map(str.encode))
 def test_no_bytes_end_in_anything_but_one_line(content: bytes, tmp_path: Path) -> None:
     """Whatever the file holds, it is refused as a request."""

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.collectives.ring_allreduce import ring_allreduce
@@ -45,7 +45,6 @@ def load_of(link: int, paths: list[list[int]], rates: npt.NDArray[np.float64]) -
 
 
 @given(problems())
-@settings(deadline=None)
 def test_no_link_carries_more_than_it_can(problem: Problem) -> None:
     """The rates over each link sum to its capacity at most, and no flow gets more than it asks for."""
     paths, capacity, demand = problem
@@ -63,7 +62,6 @@ def is_bottleneck(link: int, rate: float, problem: Problem, rates: npt.NDArray[n
 
 
 @given(problems())
-@settings(deadline=None)
 def test_every_flow_is_at_its_demand_or_has_a_bottleneck(problem: Problem) -> None:
     """A bottleneck is full, and nobody on it has more: the definition of max-min fairness."""
     paths, capacity, demand = problem
@@ -74,7 +72,6 @@ def test_every_flow_is_at_its_demand_or_has_a_bottleneck(problem: Problem) -> No
 
 
 @given(problems(), st.integers(0, 1000))
-@settings(deadline=None)
 def test_the_order_of_flows_does_not_matter(problem: Problem, seed: int) -> None:
     """Permuting the flows permutes the rates."""
     paths, capacity, demand = problem

@@ -251,7 +251,7 @@ def test_limits_that_are_right_are_left_alone() -> None:
     assert len(MaxMin(step=0.001).decide(view(STAR, flows))) == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15), st.integers(0, 3)), min_size=1, max_size=24))
 def test_no_link_is_ever_given_more_than_its_headroom(pairs: list[tuple[int, int, int]]) -> None:
     """Whatever flows there are; and each is stopped by a link that is full, or takes all of its NIC's share."""

@@ -182,7 +182,7 @@ def test_a_saturated_healthy_link_is_not_slow(watch: LinkWatch, poll_s: float) -
     assert not found(watch, saturated(Line(MBPS), 20.0, poll_s))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5), st.sampled_from([0.0, 0.5, 0.99])), min_size=1, max_size=6),
     st.sampled_from([0.01, 0.02, 0.1]),

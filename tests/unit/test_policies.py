@@ -334,7 +334,7 @@ def views(draw: st.DrawFn) -> View:
 
 @each_mover
 @given(view=views())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_answers_keep_the_contract(policy: Policy, view: View) -> None:
     """No flow twice, only movable ones, only along paths that are offered and not where they are; the same again."""
     actions = policy.decide(view)
@@ -363,7 +363,7 @@ def excess(view: View) -> float:
 
 
 @given(view=views())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_exact_never_adds_to_the_overload(view: View) -> None:
     """Where all flows have a living path, what is booked too much is no more than before, and no more than others leave."""
     placed = replace(view, flows=tuple(flow for flow in view.flows if flow.path and all(view.links[port].up for port in flow.path)))
@@ -393,7 +393,7 @@ def noisy(view: View, noise: np.random.Generator) -> View:
 @pytest.mark.parametrize("policy", [LeastLoaded(), FirstFit(), Exact()], ids=repr)
 @pytest.mark.parametrize("pattern", PATTERNS)
 @given(seed=st.integers(0, 50), noise=st.integers(0, 1000))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_noise_moves_nothing_after_convergence(policy: Policy, pattern: str, seed: int, noise: int) -> None:
     """Once two ticks went by without a move, wavering counters and demands cause none in this tick or the two after."""
     played = Rehearsal(FABRIC, PATTERNS[pattern](seed), rng(seed, "hash"))
@@ -409,7 +409,7 @@ def test_noise_moves_nothing_after_convergence(policy: Policy, pattern: str, see
 
 
 @given(seed=st.integers(0, 50), noise=st.integers(0, 1000))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_annealing_rests_where_nothing_is_overbooked(seed: int, noise: int) -> None:
     """A random search may find what is better in a later tick; where nothing can be, noise does not set it off."""
     played = Rehearsal(FABRIC, permutation(HOSTS, rng(seed, "load")), rng(seed, "hash"))

@@ -332,7 +332,7 @@ def graphs(draw: st.DrawFn) -> Fabric:
     return build.fabric()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(graphs())
 def test_any_graph_is_repaired_wherever_there_is_a_backup(fabric: Fabric) -> None:
     """Not only regular ones: a packet that meets a single dead link with a backup arrives; without one it is dropped."""
