@@ -65,7 +65,7 @@ class _Work:
 class _Point:
     """What `routes_of` reads of a point."""
 
-    collective, load, requests = None, (), ()
+    collective, jobs, load, requests = None, (), (), ()
 
     def __init__(self, fabric: Any) -> None:
         from fabric.experiment import Transport
