@@ -145,7 +145,7 @@ class Row:
     @property
     def arm(self) -> str:
         """What is compared with others: the variant, or one of its jobs."""
-        return f"{self.variant}, {self.job}" if self.job else self.variant
+        return f"{self.variant}: {self.job}" if self.job else self.variant
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary with every key."""

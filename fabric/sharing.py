@@ -19,15 +19,16 @@ Members = Mapping[str, Sequence[Stream]]
 
 
 def exposed_ms(measured: Sequence[Mapping[str, Any]], backward_ms: float) -> float:
-    """The median over a job's iterations of how long it still communicated when its backward pass was over, in ms.
+    """The mean over a job's iterations of how long it still communicated when its backward pass was over, in ms.
 
-    What a training step waits for the network: with everything hidden behind the computing, 0.
+    What a training step waits for the network: with everything hidden behind the computing, 0. An iteration takes what is
+    computed, and this.
     """
     last: dict[int, float] = {}
     for record in measured:
         end = 1000 * (record["release"] - record["begun"]) + max(record["ends_ms"])
         last[record["iteration"]] = max(last.get(record["iteration"], 0.0), end - backward_ms)
-    return float(np.median(list(last.values())))
+    return float(np.mean(list(last.values())))
 
 
 def communicating(records: Sequence[Mapping[str, Any]], job: str) -> list[Window]:

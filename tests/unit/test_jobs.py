@@ -125,7 +125,7 @@ RECORDS: list[dict[str, Any]] = [
 
 
 def test_what_the_backward_pass_does_not_hide_is_exposed() -> None:
-    """From its end to the end of the last bucket, the median over iterations."""
+    """From its end to the end of the last bucket, the mean over iterations."""
     mine = [record for record in RECORDS if record["job"] == "a" and record["iteration"] >= 0]
     assert exposed_ms(mine, 1000.0) == pytest.approx((600 + 0) / 2)
     assert exposed_ms(mine, 0.0) == pytest.approx((1600 + 200) / 2)
