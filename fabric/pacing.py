@@ -1,6 +1,7 @@
-"""Did senders keep to the rates that they were given? By what was acknowledged, not by what a socket's option says.
+"""Did senders keep to the rates that they were given? By what they sent, not by what a socket's option says.
 
 A congestion control that sets its own pace may ignore SO_MAX_PACING_RATE: the option stands, and nothing follows from it.
+What is acknowledged would not do: data that waited in a queue, or behind a lost packet, is acknowledged long after it was sent.
 Comes in: a point's record. Goes out: each sender that was faster, in words. Pure.
 """
 
@@ -19,15 +20,14 @@ __all__ = ["outran"]
 
 _TOLERANCE = 1.05
 _AFTER_S = 0.2  # of an order: until it is certain to be in force
-_BEFORE_S = 0.5  # and before it: the largest window then is what may still be under way
-_LEAST_S = 1.0  # a stretch that is shorter says little: what was under way before it counts, too
+_LEAST_S = 1.0  # a stretch that is shorter says little, with ten samples a second
 _SLACK_SEGMENTS = 4  # TCP paces by timer, and sends what was due at once
 
 _Flow = tuple[str, int, str, int]
 
 
 def outran(sockets: Sequence[Mapping[str, Any]], orders: Sequence[Mapping[str, Any]], series: Sequence[SocketSeries], mss: int) -> Iterator[str]:
-    """Senders of `series` to which more was acknowledged than their limit, and what was under way when it began, allows.
+    """Senders of `series` that sent more than their limit allows.
 
     `sockets` are what the sockets said at the end, `orders` what was ordered meanwhile, `mss` bytes of a segment.
     """
@@ -50,13 +50,10 @@ def _faster(one: SocketSeries, limit: int, begin: float, end: float, mss: int) -
     inside = np.flatnonzero((one.t >= begin) & (one.t <= end))
     if len(inside) < 2 or (seconds := float(one.t[inside[-1]] - one.t[inside[0]])) < _LEAST_S:
         return None
-    acked = int(one.acked_bytes[inside[-1]] - one.acked_bytes[inside[0]])
-    # What had been sent before may wait in a queue for long; the window may be a smaller one when it is acknowledged.
-    lately = (one.t >= begin - _BEFORE_S) & (one.t <= one.t[inside[0]])
-    under_way = (int(one.cwnd[lately].max()) + _SLACK_SEGMENTS) * mss
-    if acked <= _TOLERANCE * limit * seconds + under_way:
+    sent = int(one.sent_bytes[inside[-1]] - one.sent_bytes[inside[0]])
+    if sent <= _TOLERANCE * limit * seconds + _SLACK_SEGMENTS * mss:
         return None
-    return f"was limited to {limit * 8e-6:.2f} Mb/s and sent {acked * 8e-6 / seconds:.2f} for {seconds:.1f} s"
+    return f"was limited to {limit * 8e-6:.2f} Mb/s and sent {sent * 8e-6 / seconds:.2f} for {seconds:.1f} s"
 
 
 def _named(ends: Mapping[str, Any]) -> _Flow:

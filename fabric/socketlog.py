@@ -1,4 +1,4 @@
-"""Sending sockets over time: round trips, windows, retransmissions and delivered bytes, ten times a second.
+"""Sending sockets over time: round trips, windows, retransmissions, sent and delivered bytes, ten times a second.
 
 A process that owns sockets asks the kernel for their TCP_INFO between two other things that it does, and appends what it
 heard to `sockets.jsonl`, a line a socket, when the traffic has ended. Comes in: sockets, or that file. Goes out: the
@@ -27,11 +27,12 @@ __all__ = ["FILE", "PERIOD_S", "SocketLog", "SocketSeries", "read_sockets", "rtt
 
 FILE = "sockets.jsonl"
 PERIOD_S = 0.1
-# struct tcp_info (linux/tcp.h): rtt at 68, snd_cwnd at 80, total_retrans at 100, bytes_acked at 120, min_rtt at 148.
-_INFO = struct.Struct("=68xI8xI16xI16xQ20xI")
+# struct tcp_info (linux/tcp.h): rtt at 68, snd_cwnd at 80, total_retrans at 100, bytes_acked at 120, min_rtt at 148,
+# bytes_sent, repeated ones included, at 200.
+_INFO = struct.Struct("=68xI8xI16xI16xQ20xI48xQ")
 _NO_RTT_YET = 0xFFFFFFFF
 
-Sample = tuple[float, int, int, int, int, int]  # when; rtt and its minimum in microseconds, window, retransmissions, bytes
+Sample = tuple[float, int, int, int, int, int, int]  # when; rtt and its minimum in microseconds, window, retransmissions, bytes acknowledged and sent
 
 
 class SocketLog:
@@ -54,8 +55,8 @@ class SocketLog:
 
     def _sample(self, now: float) -> None:
         for key, end in self._ends.items():
-            rtt, window, resent, acked, least = _INFO.unpack(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
-            self._samples[key].append((now, rtt, least, window, resent, acked))
+            rtt, window, resent, acked, least, sent = _INFO.unpack(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+            self._samples[key].append((now, rtt, least, window, resent, acked, sent))
         self.taken += 1
 
     def write(self, path: Path, kind: str, plugs: Mapping[Any, Endpoints]) -> dict[str, Any]:
@@ -68,11 +69,11 @@ class SocketLog:
 
 
 def _line(kind: str, ends: Endpoints, samples: Iterable[Sample]) -> str:
-    t, rtt, least, window, resent, acked = zip(*samples, strict=True)
+    t, rtt, least, window, resent, acked, sent = zip(*samples, strict=True)
     told = {
         "kind": kind, **asdict(ends), "t": [round(one, 4) for one in t], "rtt_ms": [one / 1000 for one in rtt],
         "min_rtt_ms": [None if one == _NO_RTT_YET else one / 1000 for one in least],
-        "cwnd": window, "retransmits": resent, "acked_bytes": acked,
+        "cwnd": window, "retransmits": resent, "acked_bytes": acked, "sent_bytes": sent,
     }  # fmt: skip
     return json.dumps(told, separators=(",", ":")) + "\n"
 
@@ -81,7 +82,7 @@ def _line(kind: str, ends: Endpoints, samples: Iterable[Sample]) -> str:
 class SocketSeries:
     """One sending socket over S samples: `kind` is collective or load, `t` CLOCK_MONOTONIC, `cwnd` in segments.
 
-    `rtt_ms` is the kernel's smoothed one, NaN before it has any; the last two are totals.
+    `rtt_ms` is the kernel's smoothed one, NaN before it has any; the last three are totals, that of the sent ones with what was sent again.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class SocketSeries:
     cwnd: Ints
     retransmits: Ints
     acked_bytes: Ints
+    sent_bytes: Ints
 
 
 def read_sockets(path: Path) -> list[SocketSeries]:
@@ -109,7 +111,7 @@ def _series(line: Mapping[str, Any]) -> SocketSeries:
     ends = Endpoints(*(line[name] for name in ("src_ip", "src_port", "dst_ip", "dst_port")))
     return SocketSeries(
         line["kind"], ends, np.array(line["t"], np.float64), np.where(rtt > 0, rtt, np.nan), np.array(line["min_rtt_ms"], np.float64),
-        *(np.array(line[name], np.int64) for name in ("cwnd", "retransmits", "acked_bytes")),
+        *(np.array(line[name], np.int64) for name in ("cwnd", "retransmits", "acked_bytes", "sent_bytes")),
     )  # fmt: skip
 
 

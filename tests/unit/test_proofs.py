@@ -409,25 +409,25 @@ def paced(mbps: float, *limits: tuple[float, int | None], at_end: int | None = 2
     t = np.arange(0.0, 10.05, 0.1)
     flat = np.zeros(len(t))
     counts = np.zeros(len(t), np.int64)
-    acked = (t * mbps * 1e6 / 8).astype(np.int64)
-    seen.series = [SocketSeries("load", Endpoints("10.0.0.2", 20000, "10.1.0.2", 5001), t, flat, flat, counts + 10, counts, acked)]
+    sent = (t * mbps * 1e6 / 8).astype(np.int64)
+    seen.series = [SocketSeries("load", Endpoints("10.0.0.2", 20000, "10.1.0.2", 5001), t, flat, flat, counts + 10, counts, counts, sent)]
     seen.sockets = [{**FLOW, "role": "sender", "pacing_limit": at_end}]
     seen.orders = [{"t": moment, "order": {"do": "rate", "flow": FLOW, "mbps": 1.0}, "got": limit} for moment, limit in limits]
     return told(seen, None)
 
 
 def test_what_was_under_way_before_an_order_is_no_disobedience() -> None:
-    """A hundred segments in a queue when the limit came, a window of ten afterwards: their acknowledgements are not new data's."""
+    """A hundred segments waiting in a queue, or behind a lost one, when the limit came: that they are acknowledged only then is not the sender's doing."""
     seen = Seen()
     t = np.arange(0.0, 4.05, 0.1)
-    cwnd = np.where(t < 1.05, 100, 10)
-    acked = np.where(t < 1.15, 0, np.minimum((t - 1.1) * 400_000, 100 * MSS) + (t - 1.1) * 12_500).astype(np.int64)
-    zeros = np.zeros(len(t))
-    seen.series = [SocketSeries("load", Endpoints("10.0.0.2", 20000, "10.1.0.2", 5001), t, zeros, zeros, cwnd, zeros.astype(np.int64), acked)]
+    sent = (100 * MSS + np.maximum(0, t - 1.0) * 12_500).astype(np.int64)
+    acked = np.where(t < 1.65, 0, sent)
+    zeros, none = np.zeros(len(t)), np.zeros(len(t), np.int64)
+    seen.series = [SocketSeries("load", Endpoints("10.0.0.2", 20000, "10.1.0.2", 5001), t, zeros, zeros, none + 10, none, acked, sent)]
     seen.sockets = [{**FLOW, "role": "sender", "pacing_limit": 12_500}]
     seen.orders = [{"t": 1.0, "order": {"do": "rate", "flow": FLOW, "mbps": 0.1}, "got": 12_500}]
     assert told(seen, None) == []
-    seen.series = [replace(seen.series[0], cwnd=np.full(len(t), 10))]
+    seen.series = [replace(seen.series[0], sent_bytes=acked)]
     assert [line.split(" was ")[1][:22] for line in told(seen, None)] == ["limited to 0.10 Mb/s a"]
 
 
@@ -442,5 +442,5 @@ def test_what_was_under_way_before_an_order_is_no_disobedience() -> None:
     ],
 )
 def test_a_sender_that_ignores_its_limit_is_found(asked: list[list[str]], found: list[str]) -> None:
-    """By what was acknowledged to it: under the limit that it has at the end, or while an order was in force, and long enough to tell."""
+    """By what it sent: under the limit that it has at the end, or while an order was in force, and long enough to tell."""
     assert [line for lines in asked for line in lines] == found

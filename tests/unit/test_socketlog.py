@@ -58,6 +58,7 @@ def test_what_is_written_is_what_the_kernel_says(pair: tuple[socket.socket, sock
     (one,) = read_sockets(tmp_path / "sockets.jsonl")
     assert (one.kind, one.ends, len(one.t)) == ("load", ends_of(pair[0]), 2)
     assert one.acked_bytes[-1] - one.acked_bytes[0] == NBYTES
+    assert one.sent_bytes[-1] - one.sent_bytes[0] >= NBYTES  # what is sent again counts again
     said = report(pair[0])
     assert one.rtt_ms[-1] == pytest.approx(said.rtt_ms) and one.retransmits[-1] == said.retransmits
     assert 0 < one.min_rtt_ms[-1] <= one.rtt_ms.max() and one.cwnd[-1] > 0
@@ -130,7 +131,7 @@ def test_background_flows_have_turns_while_they_send(pair: tuple[socket.socket, 
 
 def series(t: list[float], rtt: list[float], acked: list[int], kind: str = "load") -> SocketSeries:
     zeros = np.zeros(len(t), np.int64)
-    return SocketSeries(kind, Endpoints("a", 1, "b", 2), np.array(t), np.array(rtt), np.array(rtt), zeros, zeros, np.array(acked))
+    return SocketSeries(kind, Endpoints("a", 1, "b", 2), np.array(t), np.array(rtt), np.array(rtt), zeros, zeros, np.array(acked), np.array(acked))
 
 
 def test_round_trips_of_all_senders_together() -> None:
@@ -152,7 +153,7 @@ def test_a_sample_in_which_nothing_came_back_repeats_what_was(tmp_path: Path) ->
 def test_a_minimum_that_is_not_there_yet_is_none(tmp_path: Path) -> None:
     """As the kernel has none before the first answer; a file of another kind is named."""
     line = {"kind": "load", "src_ip": "a", "src_port": 1, "dst_ip": "b", "dst_port": 2, "t": [1.0], "rtt_ms": [0.0],
-            "min_rtt_ms": [None], "cwnd": [10], "retransmits": [0], "acked_bytes": [0]}  # fmt: skip
+            "min_rtt_ms": [None], "cwnd": [10], "retransmits": [0], "acked_bytes": [0], "sent_bytes": [0]}  # fmt: skip
     (tmp_path / "sockets.jsonl").write_text(json.dumps(line) + "\n")
     (one,) = read_sockets(tmp_path / "sockets.jsonl")
     assert np.isnan(one.min_rtt_ms[0]) and np.isnan(one.rtt_ms[0])

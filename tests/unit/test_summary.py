@@ -191,7 +191,7 @@ def _slow_sockets(folder: Path) -> None:
     times = [record["release"] for record in map(json.loads, (folder / "traffic" / "records.jsonl").read_text().splitlines()) if record["event"] == "iteration"]
     t = [min(times) + number / 2 for number in range(2 * int(max(times) - min(times) + 2))]
     line = {"kind": "load", "src_ip": "a", "src_port": 1, "dst_ip": "b", "dst_port": 2, "t": t, "rtt_ms": [40.0 + 20 * (number % 2) for number in range(len(t))],
-            "min_rtt_ms": [1.0] * len(t), "cwnd": [10] * len(t), "retransmits": [0] * len(t), "acked_bytes": list(range(len(t)))}  # fmt: skip
+            "min_rtt_ms": [1.0] * len(t), "cwnd": [10] * len(t), "retransmits": [0] * len(t), "acked_bytes": list(range(len(t))), "sent_bytes": list(range(len(t)))}  # fmt: skip
     (folder / "traffic" / "sockets.jsonl").write_text(json.dumps(line) + "\n")
 
 
