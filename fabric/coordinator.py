@@ -36,7 +36,7 @@ from fabric.schedule import Schedule
 from fabric.socketlog import FILE, SocketLog
 from fabric.steps import append_steps
 from fabric.tcp import Endpoints, accept_from, connect_from, listen_on, report
-from fabric.traffic import TrafficPart
+from fabric.traffic import Timing, TrafficPart
 
 _SETUP_DEADLINE_S = 30.0
 _BEAT_DEADLINE_S = 1.0
@@ -96,7 +96,7 @@ def _run(plan: Mapping[str, Any], children: list[Child], records: IO[str]) -> No
         if ranks or programs:
             _let_run((*loaded, *asking), begin + plan["load_lead_s"])
     if ranks:
-        if parts[0].clock:
+        if parts[0].timing:
             _pace(plan, parts, ranks, records)
         else:
             _iterate(plan, parts[0], ranks, records)
@@ -127,19 +127,19 @@ def _announce(plan: Mapping[str, Any], parts: Sequence[TrafficPart], size: int, 
 
 
 def _announced(plan: Mapping[str, Any], part: TrafficPart, size: int) -> list[Announced]:
-    schedule, pieces = part.schedules[size], (part.clock or {}).get("buckets", 1)
+    schedule, pieces = part.schedules[size], part.timing.buckets if part.timing else 1
     ends = {tuple(edge[:3]): edge[3] for edge in plan["edges"] if edge[:3] not in plan["inside"]}
     found = []
     for (src, dst, channel), ids in schedule.connections.items():
         if endpoints := ends.get((src + part.first, dst + part.first, channel)):
             nbytes = sum(schedule.transfers[number].nbytes for number in ids)
-            found.append(Announced(**endpoints, nbytes=nbytes * int(pieces), transfers=len(ids) * int(pieces), job=_job(part, schedule, src)))
+            found.append(Announced(**endpoints, nbytes=nbytes * pieces, transfers=len(ids) * pieces, job=_job(part, schedule, src)))
     return found
 
 
 def _job(part: TrafficPart, schedule: Schedule, rank: int) -> str:
     """The job that a rank belongs to: its group where each of a collective has a clock of its own."""
-    return job_name(rank % schedule.groups) if part.clock and "stagger_s" in part.clock else part.name
+    return job_name(rank % schedule.groups) if part.timing and part.timing.stagger_s is not None else part.name
 
 
 def _iterate(plan: Mapping[str, Any], part: TrafficPart, ranks: Sequence[Child], records: IO[str]) -> None:
@@ -195,7 +195,7 @@ def _pace(plan: Mapping[str, Any], parts: Sequence[TrafficPart], ranks: Sequence
         begin = _release(ranks)
         if size == 0:
             _write(records, event="release", release=begin)
-        jobs = [job for part in parts for job in _jobs_of(part, size, ranks, begin)]
+        jobs = [job for part in parts for job in _jobs_of(plan, part, size, ranks, begin)]
         for job in jobs:
             for child in job.ranks:
                 child.tell({"do": "pace", "schedule": size, "begin": job.begin})
@@ -203,28 +203,29 @@ def _pace(plan: Mapping[str, Any], parts: Sequence[TrafficPart], ranks: Sequence
             Pacer(jobs, partial(_write_round, records), beat, desk).run()
 
 
-def _jobs_of(part: TrafficPart, size: int, ranks: Sequence[Child], begin: float) -> list[Paced]:
+def _jobs_of(plan: Mapping[str, Any], part: TrafficPart, size: int, ranks: Sequence[Child], begin: float) -> list[Paced]:
     """The jobs of a collective: one, or each of its groups."""
-    assert part.clock is not None  # who calls has looked
-    schedule, stagger_s = part.schedules[size], part.clock.get("stagger_s")
+    timing, schedule = _timing(part), part.schedules[size]
+    clock = _clock(plan, part, size)
     every = ranks[part.first : part.first + part.ranks]
 
     def job(name: str, group: int, step: int, start_s: float) -> Paced:
         numbers = range(group, part.ranks, step)
-        return Paced(name, every[group::step], numbers, _clock(part, size), begin + start_s, schedule.nbytes, part.warmup, part.announced)
+        return Paced(name, every[group::step], numbers, clock, begin + start_s, schedule.nbytes, part.warmup, part.announced)
 
-    if stagger_s is None:
-        return [job(part.name, 0, 1, part.clock["start_s"])]
-    return [job(job_name(group), group, schedule.groups, group * stagger_s) for group in range(schedule.groups)]
+    if timing.stagger_s is None:
+        return [job(part.name, 0, 1, timing.start_s)]
+    return [job(job_name(group), group, schedule.groups, group * timing.stagger_s) for group in range(schedule.groups)]
 
 
-def _clock(part: TrafficPart, size: int) -> Clock:
-    assert part.clock is not None  # who calls has looked
-    rounds = part.warmup + part.iterations
-    return Clock(
-        part.clock["compute_s"], rounds, part.clock["deadline_s"], first=size * rounds,
-        backward_s=part.clock.get("backward_s", 0.0), buckets=int(part.clock.get("buckets", 1)),
-    )  # fmt: skip
+def _timing(part: TrafficPart) -> Timing:
+    assert part.timing is not None  # who calls has looked
+    return part.timing
+
+
+def _clock(plan: Mapping[str, Any], part: TrafficPart, size: int) -> Clock:
+    timing, rounds = _timing(part), part.warmup + part.iterations
+    return Clock(timing.compute_s, rounds, plan["iteration_deadline_s"], first=size * rounds, backward_s=timing.backward_s, buckets=timing.buckets)
 
 
 def _write_round(records: IO[str], job: Paced, number: int, reports: Mapping[int, dict[str, Any]]) -> None:
@@ -401,7 +402,7 @@ def _rank_body(plan: Mapping[str, Any], part: TrafficPart, rank: int, plugs: _Pl
             tell(channel, **perform(message["deadline"]))
         elif message["do"] == "pace":
             index = message["schedule"]
-            keep_time(channel, _clock(part, index), message["begin"], prepare, perform, log.turn)
+            keep_time(channel, _clock(plan, part, index), message["begin"], prepare, perform, log.turn)
         elif message["do"] == "report":
             sockets = _reports(outgoing, plugs.outgoing, "collective", "sender")
             sockets += _reports(incoming, plugs.incoming, "collective", "receiver")

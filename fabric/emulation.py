@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fabric import keys, plugins
+from fabric import plugins
 from fabric.clamps import bring_into_force, clamps_of, wrong_clamps
 from fabric.control import Controller, controller_process
 from fabric.delay import round_trip_ms
@@ -26,7 +26,7 @@ from fabric.delayline import DelayLine, delay_line
 from fabric.endpoints import ALLOWED, Provided
 from fabric.errors import RunError
 from fabric.events import expand, read_happened
-from fabric.experiment import Point
+from fabric.experiment import Collective, Job, Point
 from fabric.faults import Faults
 from fabric.graph import INSIDE, Port
 from fabric.ideal import payload_mbps
@@ -49,8 +49,8 @@ from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
 from fabric.seeds import number
-from fabric.traffic import Traffic, TrafficPart, TrafficProcess, traffic_process
-from fabric.transports import Job, Settings, jobs, settings, transport_record
+from fabric.traffic import Timing, Traffic, TrafficPart, TrafficProcess, traffic_process
+from fabric.transports import JobSockets, Settings, jobs, settings, transport_record
 from fabric.workload import Part, Workload
 
 __all__ = ["Progress", "emulate", "host_sysctls", "machine_sysctls", "routes_of", "shapes_of", "thresholds_of"]
@@ -130,7 +130,7 @@ def routes_of(point: Point, work: Workload) -> dict[str, dict[int, Metrics]]:
     return asked
 
 
-def _metrics(asked: Settings, job: Job | None = None) -> Metrics:
+def _metrics(asked: Settings, job: JobSockets | None = None) -> Metrics:
     found = Metrics(asked.rto_min_ms, asked.initcwnd, asked.cwnd_clamp)
     return replace(found, table=job.table, mark=job.mark) if job else found
 
@@ -358,7 +358,7 @@ def _traffic(up: _Running, ideal_ms: float) -> Traffic:
     return Traffic(
         host_pids={host: up.network.host_pid(host) for host in sorted({*work.ranks, *work.programs, *loaded})},
         sockets=_sockets(up), flow_jobs=[f"load.{load}" for load in work.flow_loads], ranks=work.ranks, edges=work.edges,
-        parts=[_part(part, deadline_s) for part in work.parts],
+        parts=[_part(part) for part in work.parts],
         flows=work.flows, flow_endpoints=work.flow_endpoints, duration_s=point.duration_s, load_lead_s=LOAD_LEAD_S,
         inside=[edge for edge, (src, dst) in work.hosts_by_edge.items() if point.fabric.together(src, dst)],
         hints=str(up.state / _HINTS) if _announces(point) else None, desk=str(up.state / _JOBS),
@@ -380,22 +380,22 @@ def _programs(up: _Running) -> Programs:
     )  # fmt: skip
 
 
-def _part(part: Part, deadline_s: float) -> TrafficPart:
+def _part(part: Part) -> TrafficPart:
     one = part.collective
     return TrafficPart(
         part.name, part.first, len(part.ranks), part.schedules, one.dtype, one.iterations, one.warmup, one.check,
-        announced=one.hints, clock=_clock(one, deadline_s), late_ms=one.late_ms,
+        announced=one.hints, timing=_timing(one), late_ms=one.late_ms,
     )  # fmt: skip
 
 
-def _clock(one: keys.Collective, deadline_s: float) -> dict[str, float] | None:
+def _timing(one: Collective) -> Timing | None:
     """By what a job's own clock goes; None where all ranks begin together."""
     if one.compute_ms is None:
         return None
-    clock = {"compute_s": one.compute_ms / 1000, "deadline_s": deadline_s}
-    if isinstance(one, keys.Job):
-        return {**clock, "start_s": one.start_s, "backward_s": one.backward_ms / 1000, "buckets": one.buckets}
-    return {**clock, "stagger_s": (one.stagger_ms or 0.0) / 1000}
+    compute_s = one.compute_ms / 1000
+    if isinstance(one, Job):
+        return Timing(compute_s, start_s=one.start_s, backward_s=one.backward_ms / 1000, buckets=one.buckets)
+    return Timing(compute_s, stagger_s=(one.stagger_ms or 0.0) / 1000)
 
 
 def _announces(point: Point) -> bool:

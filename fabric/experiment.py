@@ -42,6 +42,7 @@ from fabric.keys import (
     Telemetry,
     Transport,
     Use,
+    called,
     named,
     schema,
 )
@@ -332,7 +333,7 @@ def _jobs(document: Document, file: ExperimentFile) -> Iterator[Problem]:
         yield Problem(("duration_s",), told(document.get(("duration_s",)), "none beside jobs, whose iterations end the run", "remove duration_s or jobs"))
     names: set[str] = set()
     for number, job in enumerate(file.jobs):
-        path, name = ("jobs", number), job.name or f"job.{number}"
+        path, name = ("jobs", number), called(job, number)
         if name in names:
             yield Problem((*path, "name"), told(name, "each name once", "give it another one"))
         names.add(name)

@@ -181,7 +181,12 @@ class Job(Collective):
 
 def named(jobs: Sequence[Job]) -> dict[str, Job]:
     """Jobs by name; one without a name of its own is called by its place."""
-    return {job.name or f"job.{number}": job for number, job in enumerate(jobs)}
+    return {called(job, number): job for number, job in enumerate(jobs)}
+
+
+def called(job: Job, number: int) -> str:
+    """The name of the job at a place in the file."""
+    return job.name or f"job.{number}"
 
 
 class Program(_Values):

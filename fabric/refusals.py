@@ -24,7 +24,7 @@ from fabric.predictions import capacity_of, played_ms, slowest_slowdown
 from fabric.programs import output
 from fabric.recorded import Recorded, fabric_of, spine_ports
 from fabric.results import Row
-from fabric.transports import Job, jobs, settings
+from fabric.transports import JobSockets, jobs, settings
 from fabric.workload import Part, Workload
 
 __all__ = ["moved_nothing", "program_failed", "refusal", "reported", "sockets_differ"]
@@ -147,7 +147,7 @@ def sockets_differ(point: Point, work: Workload, seen: Recorded) -> str | None:
     return next((words.format(", ".join(sorted(names))) for words, names in other.items()), None)
 
 
-def _ends(point: Point, work: Workload, seen: Recorded) -> Iterator[tuple[dict[str, Any], Job, str]]:
+def _ends(point: Point, work: Workload, seen: Recorded) -> Iterator[tuple[dict[str, Any], JobSockets, str]]:
     """Every socket, its job and its host, by its service port, which no other connection has."""
     every = {job.name: job for job in jobs(point)}
     owner = {work.edges[edge].dst_port: (work.part_of(edge).name, *hosts) for edge, hosts in work.hosts_by_edge.items()}

@@ -20,15 +20,28 @@ from fabric.programs import Programs
 from fabric.schedule import Schedule
 from fabric.tcp import Endpoints
 
-__all__ = ["Traffic", "TrafficPart", "TrafficProcess", "traffic_process"]
+__all__ = ["Timing", "Traffic", "TrafficPart", "TrafficProcess", "traffic_process"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a job with a clock of its own goes by: it begins after `start_s`, and an iteration computes `compute_s`, then `backward_s` in `buckets` pieces.
+
+    With `stagger_s` every group of the collective is such a job, and begins so much later than the one before.
+    """
+
+    compute_s: float
+    start_s: float = 0.0
+    backward_s: float = 0.0
+    buckets: int = 1
+    stagger_s: float | None = None
 
 
 @dataclass(frozen=True)
 class TrafficPart:
     """A collective: its ranks are those from `first` on, `ranks` in all; `schedules` one per size, in order, by their own numbers.
 
-    With `announced` it tells the controller of itself. `clock` is that of jobs which have one of their own: `compute_s`, and where
-    it is one job a group `stagger_s`, else `start_s`, `backward_s` and `buckets`. By host, `late_ms` is how much later than the others its rank begins.
+    With `announced` it tells the controller of itself. `timing` is that of jobs with clocks of their own. By host, `late_ms` is how much later than the others its rank begins.
     """
 
     name: str
@@ -40,17 +53,19 @@ class TrafficPart:
     warmup: int
     check: bool
     announced: bool = False
-    clock: Mapping[str, float] | None = None
+    timing: Timing | None = None
     late_ms: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON can hold."""
-        return {**self.__dict__, "schedules": [schedule.to_json() for schedule in self.schedules], "late_ms": dict(self.late_ms)}
+        timing = self.timing and asdict(self.timing)
+        return {**self.__dict__, "schedules": [schedule.to_json() for schedule in self.schedules], "late_ms": dict(self.late_ms), "timing": timing}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> TrafficPart:
         """What `to_json` wrote."""
-        return TrafficPart(**{**data, "schedules": [Schedule.from_json(item) for item in data["schedules"]]})
+        timing = Timing(**data["timing"]) if data["timing"] else None
+        return TrafficPart(**{**data, "schedules": [Schedule.from_json(item) for item in data["schedules"]], "timing": timing})
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fabric.workload import Workload
 
 __all__ = [
-    "FIRST_TABLE", "METRICS", "Job", "Settings", "asked_tcps", "describe_transport", "files_missing", "jobs", "lives_on_marks",
+    "FIRST_TABLE", "METRICS", "JobSockets", "Settings", "asked_tcps", "describe_transport", "files_missing", "jobs", "lives_on_marks",
     "one_sided", "refuse_unmarked", "settings", "tcps_of", "too_wide", "transport_record", "unknown",
 ]  # fmt: skip
 
@@ -47,7 +47,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobSockets:
     """The collective, one load or the requests of one entry, and its own transport; `mark` is 0 where its routes are the hosts' own."""
 
     name: str
@@ -60,14 +60,14 @@ class Job:
         return FIRST_TABLE + self.mark
 
 
-def jobs(point: Point | ExperimentFile) -> list[Job]:
+def jobs(point: Point | ExperimentFile) -> list[JobSockets]:
     """The jobs of a point, collectives first: `collective`, `job.0`, `load.0`, `load.1`, `requests.0`; marks count from 1."""
     own: list[tuple[str, Sockets | None]] = [("collective", point.collective.transport)] if point.collective else []
     own += [(name, job.transport) for name, job in named(point.jobs).items()]
     own += [(f"load.{index}", load.transport) for index, load in enumerate(point.load)]
     own += [(f"requests.{index}", None) for index, _ in enumerate(point.requests)]
     return [
-        Job(name, transport, number if transport and any(getattr(transport, key) is not None for key in METRICS) else 0)
+        JobSockets(name, transport, number if transport and any(getattr(transport, key) is not None for key in METRICS) else 0)
         for number, (name, transport) in enumerate(own, 1)
     ]
 

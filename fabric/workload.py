@@ -121,7 +121,7 @@ def workload(point: Point) -> Workload:
     edges = [edge for part in parts for edge in part.edges]
     loads = flows_by_load(point)
     background = tuple(flow for found in loads for flow in found)
-    # The collectives' connections draw first: its ports are the same with and without a load.
+    # The collectives' connections draw first: their ports are the same with and without a load.
     entries = askings(point)
     asked = tuple(asking for found in entries for asking in found)
     ports = source_ports(point.seed, len(edges) + len(background) + len(asked))

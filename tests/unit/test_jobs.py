@@ -15,7 +15,7 @@ from fabric.experiment import Point, load_experiment, placements
 from fabric.placing import place, spread
 from fabric.sharing import communicating, exposed_ms, shared, shared_ms
 from fabric.tracks import Stream, Tracks
-from fabric.traffic import TrafficPart
+from fabric.traffic import Timing, TrafficPart
 from fabric.transports import jobs as owners
 from fabric.workload import workload
 from topologies.fat_tree import fat_tree
@@ -70,7 +70,7 @@ def test_ranks_are_numbered_through_and_schedules_are_a_job_s_own(tmp_path: Path
     assert len({ends.dst_port for ends in work.edges.values()}) == len(work.edges)
     assert work.ranks == tuple(host for hosts in placements(point).values() for host in hosts) and len(set(work.ranks)) == 12
     assert [job.name for job in owners(point)] == ["job.0", "moe"] and list(work.hosts_by_job) == ["job.0", "moe"]
-    part = TrafficPart("moe", 8, 4, list(work.parts[1].schedules), "float32", 5, 1, True, clock={"compute_s": 0.0, "start_s": 0.0, "deadline_s": 3.0})
+    part = TrafficPart("moe", 8, 4, list(work.parts[1].schedules), "float32", 5, 1, True, timing=Timing(0.0))
     assert TrafficPart.from_json(json.loads(json.dumps(part.to_json()))) == part
 
 
