@@ -38,12 +38,16 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A switch: `position` are its coordinates in the topology, `dpid` its OpenFlow datapath id."""
+    """A switch: `position` are its coordinates in the topology, `dpid` its OpenFlow datapath id.
+
+    One without `transit` passes on only what its own hosts send and get, as a NIC with two ports does: no path leads through it.
+    """
 
     name: str
     tier: str
     position: tuple[int, ...]
     dpid: int
+    transit: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,17 @@ class Fabric:
         return {node: tuple(sorted(found)) for node, found in ports.items()}
 
     @cached_property
+    def attached_to(self) -> dict[str, tuple[str, ...]]:
+        """By host, the switches that join it to others: those it hangs on, or those beyond a NIC that is a switch itself."""
+        return {host.name: tuple(dict.fromkeys(self._joined_by(host.name))) for host in self.hosts}
+
+    def _joined_by(self, host: str) -> Iterator[str]:
+        for near in (self.peer[port].node for port in self.ports_of[host]):
+            own = not self.switch_by_name[near].transit
+            beyond = [far for port in self.ports_of[near] if (far := self.peer[port].node) in self.switch_by_name] if own else []
+            yield from beyond or [near]
+
+    @cached_property
     def graph(self) -> nx.Graph:
         """The fabric as a networkx graph: node attributes `kind` and `tier`; parallel links are one edge."""
         graph = nx.Graph()
@@ -230,12 +245,12 @@ class FabricBuilder:
     _dpids: set[int] = field(default_factory=set)
 
     def switch(
-        self, name: str, *, tier: str = "switch", position: tuple[int, ...] = (), dpid: int | None = None
+        self, name: str, *, tier: str = "switch", position: tuple[int, ...] = (), dpid: int | None = None, transit: bool = True
     ) -> str:
         """Add a switch and return its name; without `dpid` it gets the next free number."""
         number = dpid if dpid is not None else next(n for n in range(1, len(self._dpids) + 2) if n not in self._dpids)
         self._dpids.add(number)
-        self._switches.append(Switch(name, tier, position, number))
+        self._switches.append(Switch(name, tier, position, number, transit))
         return name
 
     def host(self, name: str, *, position: tuple[int, ...] = (), ip: str | None = None, server: str = "") -> str:

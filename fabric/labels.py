@@ -137,8 +137,8 @@ def _detours(fabric: Fabric, port: Port) -> Iterator[Backup]:
 
 
 def _others(fabric: Fabric, port: Port) -> list[Port]:
-    """The switch's other ports to switches, beginning after `port`, so that the backups of neighbours differ."""
-    between = [item for item in fabric.ports_of[port.node] if fabric.peer[item].node in fabric.switch_by_name]
+    """The switch's other ports to switches that pass on, beginning after `port`, so that the backups of neighbours differ."""
+    between = [item for item in fabric.ports_of[port.node] if item == port or _passes(fabric, fabric.peer[item].node)]
     return _rotated(between, between.index(port))[1:]
 
 
@@ -150,10 +150,14 @@ def _toward(fabric: Fabric, goal: str, avoiding: Port) -> dict[str, int]:
         node = queue.popleft()
         for step in _rotated(fabric.ports_of[node], avoiding.number):  # so that detours of neighbouring links spread
             far = fabric.peer[step]
-            if far.node in fabric.switch_by_name and far.node not in toward and far.node not in (goal, avoiding.node):
+            if _passes(fabric, far.node) and far.node not in toward and far.node not in (goal, avoiding.node):
                 toward[far.node] = far.number
                 queue.append(far.node)
     return toward
+
+
+def _passes(fabric: Fabric, node: str) -> bool:
+    return node in fabric.switch_by_name and fabric.switch_by_name[node].transit
 
 
 def _way(fabric: Fabric, toward: Mapping[str, int], node: str, goal: str) -> Label | None:

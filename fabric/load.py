@@ -162,7 +162,7 @@ def _check_reachable(host: str, near: Sequence[Sequence[str]], chances: Sequence
 
 def _rings(fabric: Fabric, hosts: Sequence[str]) -> dict[str, tuple[list[str], list[str], list[str]]]:
     """By host: the others of `hosts` that share a switch with it, that are the next fewest switches apart, the rest."""
-    attached = {host.name: tuple(fabric.graph[host.name]) for host in fabric.hosts}
+    attached = fabric.attached_to
     apart = {switches: _switches_apart(fabric, switches) for switches in set(attached.values())}
     # What a pod is does not depend on which hosts take part in the load.
     pod = min((count for found in apart.values() for count in found.values() if 1 < count < inf), default=1)
@@ -185,10 +185,10 @@ def _switches_apart(fabric: Fabric, switches: Iterable[str]) -> Mapping[str, flo
     while queue:
         node = queue.popleft()
         for far in fabric.graph[node]:
-            if far in fabric.switch_by_name and far not in crossed:
+            if far in fabric.switch_by_name and fabric.switch_by_name[far].transit and far not in crossed:
                 crossed[far] = crossed[node] + 1
                 queue.append(far)
-    return {host.name: min(crossed.get(near, inf) for near in fabric.graph[host.name]) for host in fabric.hosts}
+    return {host.name: min(crossed.get(near, inf) for near in fabric.attached_to[host.name]) for host in fabric.hosts}
 
 
 def _size(hosts: Sequence[str], mbps: float | None) -> int:

@@ -1,7 +1,8 @@
 """Equal-cost shortest paths of a Fabric: the sets that controllers choose from and that theory is computed on.
 
 Comes in: a `Fabric`, and the ports of dead links. Goes out: next hops by switch and destination, and whole paths. A
-path is the sequence of ports that a packet leaves by, the sending host's first; hosts never forward.
+path is the sequence of ports that a packet leaves by, the sending host's first; hosts never forward, nor do switches
+without `transit` for any but their own hosts.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class PathSets:
                 ((*path, port), far)
                 for path, node in zip(paths, nodes, strict=True)
                 for port, far in self._out[node]
-                if distance.get(far) == left - 1
+                if distance.get(far) == left - 1 and (far == dst or self._fabric.switch_by_name[far].transit)
             ]
             paths, nodes = [path for path, _ in steps], [far for _, far in steps]
         return tuple(paths)
@@ -106,7 +107,8 @@ class PathSets:
             for _, far in self._out[node]:
                 if far not in distance:
                     distance[far] = distance[node] + 1
-                    queue.append(far)
+                    if self._fabric.switch_by_name[far].transit:
+                        queue.append(far)
         return distance
 
     @cached_property
@@ -140,13 +142,14 @@ def next_hops(fabric: Fabric) -> dict[str, dict[str, tuple[Port, ...]]]:
     toward: dict[str, dict[str, tuple[Port, ...]]] = {switch.name: {} for switch in fabric.switches}
     for host in fabric.hosts:
         distance = _distances(fabric, host.name)
+        passing = {switch.name for switch in fabric.switches if switch.transit} | _beside(fabric, host.name)
         for switch in toward:
             toward[switch][host.name] = tuple(
                 port
                 for port in fabric.ports_of[switch]
                 if switch in distance
                 and distance.get(fabric.peer[port].node, len(distance)) < distance[switch]
-                and fabric.peer[port].node in (toward.keys() | {host.name})
+                and fabric.peer[port].node in (passing | {host.name})
             )
     return toward
 
@@ -178,7 +181,8 @@ def _grow(fabric: Fabric, root: str, parent: dict[str, Port], root_of: dict[str,
         node = queue.popleft()
         for port in fabric.ports_of[node]:
             far = fabric.peer[port]
-            if far.node not in root_of:
+            ends_here = node != root and not fabric.switch_by_name[node].transit and far.node in fabric.switch_by_name
+            if far.node not in root_of and not ends_here:
                 parent[far.node], root_of[far.node] = far, root
                 if far.node in fabric.switch_by_name:
                     queue.append(far.node)
@@ -210,7 +214,7 @@ def equal_cost_paths(fabric: Fabric, src: str, dst: str, hops: NextHops | None =
 
 def _distances(fabric: Fabric, host: str) -> dict[str, int]:
     """Links from every switch (and the host) to `host`, through switches alone."""
-    distance = {host: 0}
+    distance, own = {host: 0}, _beside(fabric, host)
     queue = deque([host])
     while queue:
         node = queue.popleft()
@@ -218,8 +222,14 @@ def _distances(fabric: Fabric, host: str) -> dict[str, int]:
             far = fabric.peer[port].node
             if far not in distance and far in fabric.switch_by_name:
                 distance[far] = distance[node] + 1
-                queue.append(far)
+                if far in own or fabric.switch_by_name[far].transit:
+                    queue.append(far)
     return distance
+
+
+def _beside(fabric: Fabric, host: str) -> set[str]:
+    """The switches that a host hangs on."""
+    return {fabric.peer[port].node for port in fabric.ports_of[host]}
 
 
 def _down_the_tree(fabric: Fabric, parent: Mapping[str, Port], host: str) -> dict[str, Port]:

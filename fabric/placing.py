@@ -50,6 +50,6 @@ def spread(fabric: Fabric, hosts: Sequence[str]) -> list[str]:
     units: dict[str, list[str]] = {}
     for name in hosts:
         host = fabric.host_by_name[name]
-        unit = host.machine if fabric.servers else fabric.peer[fabric.ports_of[name][0]].node
+        unit = host.machine if fabric.servers else fabric.attached_to[name][0]
         units.setdefault(unit, []).append(name)
     return [host for host in chain.from_iterable(zip_longest(*units.values())) if host is not None]

@@ -28,9 +28,8 @@ _NOTHING_MBPS = 1e-6  # stands for no goodput at all, so that a slowdown stays a
 def capacity_of(seen: Recorded) -> dict[Hashable, float]:
     """Payload rates of all interfaces, by the last rate that an event gave each; one that went down keeps the one before."""
     nominal = seen.network["payload_mbps"]
-    slowest = seen.slowest_mbps
     changed = {name: mbps for one in seen.happened for name, mbps in one.mbps.items() if mbps}
-    return {name: nominal * mbps / slowest for name, mbps in (seen.mbps | changed).items()}
+    return {name: nominal * mbps / seen.link_mbps for name, mbps in (seen.mbps | changed).items()}
 
 
 def predicted_share(work: Workload, seen: Recorded) -> float | None:

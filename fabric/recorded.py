@@ -108,9 +108,9 @@ class Recorded:
         return {name: shape["mbps"] for name, shape in self.network["shapes"].items()} | inside
 
     @cached_property
-    def slowest_mbps(self) -> float:
-        """The least rate that an interface of the network was configured with: what `payload_mbps` is of."""
-        return float(min(shape["mbps"] for shape in self.network["shapes"].values()))
+    def link_mbps(self) -> float:
+        """`links.mbps`, the rate of a link of scale 1: what `payload_mbps` is of."""
+        return float(json.loads((self.folder / "point.json").read_text())["links"]["mbps"])
 
     @cached_property
     def happened(self) -> list[Happened]:

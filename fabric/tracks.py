@@ -140,7 +140,7 @@ class Tracks:
     @property
     def payload(self) -> float:
         """The payload in each Mb/s of a link."""
-        return float(self._seen.network["payload_mbps"] / self._seen.slowest_mbps)
+        return float(self._seen.network["payload_mbps"] / self._seen.link_mbps)
 
     def shares(self, t: float) -> dict[Stream, float]:
         """What max-min fairness would give every stream in Mb/s, were all of them sending; those without a path left out."""

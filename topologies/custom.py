@@ -29,7 +29,7 @@ from fabric.located import Document, KeyPath, Problem, meant, parse, raise_first
 __all__ = ["custom"]
 
 KEYS = ("hosts", "switches", "links", "nvlink_ratio")
-OF_NODE = {"hosts": ("name", "ip", "server"), "switches": ("name", "tier")}
+OF_NODE = {"hosts": ("name", "ip", "server"), "switches": ("name", "tier", "transit")}
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")  # so that interfaces, which are called NAME-ethN, can be told apart
 RATIO = "a number above 0 and at most 1000, or free"
 
@@ -59,7 +59,7 @@ def _from_yaml(file: Path, build: FabricBuilder) -> Iterator[str]:
     build.inside = None if ratio in (None, "free") else float(ratio)
     for entry in document.get(("switches",)):
         known = _node(entry)
-        yield build.switch(known["name"], tier=known.get("tier", "switch"))
+        yield build.switch(known["name"], tier=known.get("tier", "switch"), transit=known.get("transit", True))
     for entry in document.get(("hosts",)) or []:
         known = _node(entry)
         build.host(known["name"], ip=known.get("ip"), server=known.get("server", ""))
@@ -67,7 +67,7 @@ def _from_yaml(file: Path, build: FabricBuilder) -> Iterator[str]:
         build.link(a, b, scale=float(scale[0]) if scale else 1.0)
 
 
-def _node(entry: Any) -> dict[str, str]:
+def _node(entry: Any) -> dict[str, Any]:
     return entry if isinstance(entry, dict) else {"name": entry}
 
 
@@ -103,6 +103,9 @@ def _wrong_nodes(document: Document, key: str, names: set[str]) -> Iterator[Prob
             if word not in OF_NODE[key]:
                 accepted = ", ".join(OF_NODE[key])
                 yield Problem((*path, word), f"got an unknown key; accepted: {accepted}; {meant(word, OF_NODE[key], 'remove it')}")
+            elif word == "transit":
+                if not isinstance(value, bool):
+                    yield Problem((*path, word), told(value, "true, or false for a switch that passes on only what is its hosts'", "remove it"))
             elif not isinstance(value, str) or (word != "ip" and not NAME.fullmatch(value)):
                 yield Problem(path, told(value, "a text of letters and digits that begins with a letter", f"write e.g. {word}: {key[0]}1"))
         if "name" not in known:

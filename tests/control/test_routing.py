@@ -13,11 +13,12 @@ import pytest
 
 from fabric.graph import Fabric
 from fabric.paths import Path, equal_cost_paths, next_hops
+from topologies.dual_plane import dual_plane
 from topologies.fat_tree import fat_tree
 from topologies.rails import rail_optimized
 from topologies.single_switch import single_switch
 
-TOPOLOGIES = {"fat-tree": fat_tree(4), "single-switch": single_switch(16), "rail-optimized": rail_optimized(4, 4)}
+TOPOLOGIES = {"fat-tree": fat_tree(4), "single-switch": single_switch(16), "rail-optimized": rail_optimized(4, 4), "dual-plane": dual_plane(3, 2, 2)}
 APPS = {name: f"controllers.{name.replace('-', '_')}" for name in ("single-path", "two-level", "ecmp")}
 ALL = [f"{topology}/{app}" for topology in TOPOLOGIES for app in APPS]
 SHORTEST = [name for name in ALL if name != "fat-tree/single-path"]
@@ -57,8 +58,9 @@ def nodes(fabric: Fabric, route: Path) -> list[str]:
 
 @on(*ALL)
 def test_every_host_reaches_every_other_without_a_loop(routed: Routed) -> None:
-    """All 240 pairs, or the 192 of different servers: the path ends at its destination and visits no node twice."""
-    assert len(routed.routes) == (192 if routed.fabric.servers else 240)
+    """All pairs, or those of different servers: the path ends at its destination and visits no node twice."""
+    others = len(routed.fabric.hosts) - max(map(len, routed.fabric.servers.values()), default=1)
+    assert len(routed.routes) == len(routed.fabric.hosts) * others
     for (src, dst), route in routed.routes.items():
         assert route is not None, f"{src} does not reach {dst}"
         visited = nodes(routed.fabric, route)
@@ -102,6 +104,13 @@ def test_two_level_spreads_each_leafs_hosts_over_the_spines(routed: Routed) -> N
         there = [host.name for host in fabric.hosts if host.position[1] == rail]
         # Its own server's NIC on that rail is reached inside.
         assert len({route[2].node for dst in there if (route := routed.routes.get(("n0r0", dst)))}) == 3
+
+
+@on("dual-plane/two-level", "dual-plane/ecmp")
+def test_both_planes_are_used_and_never_one_after_the_other(routed: Routed) -> None:
+    """Each path has the leaves and spines of one; over all pairs there are paths in either."""
+    planes = [{name[:2] for name in nodes(routed.fabric, route) if name[0] == "p"} for route in routed.routes.values() if route]
+    assert {len(found) for found in planes} == {1} and {"p0", "p1"} == set().union(*planes)
 
 
 @on("fat-tree/two-level", "fat-tree/ecmp")

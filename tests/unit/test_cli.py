@@ -26,7 +26,7 @@ def test_list_names_the_built_ins() -> None:
     found = {line["kind"]: line["names"] for line in lines}
     assert found["controller"] == ["adaptive", "congestion", "ecmp", "single-path", "two-level"]
     assert found["policy"] == ["annealing", "combined", "ecn-tuner", "exact", "first-fit", "incast-guard", "interleave", "least-loaded", "max-min", "priority", "weighted"]
-    assert found["topology"] == ["custom", "dumbbell", "fat-tree", "leaf-spine", "rail-only", "rail-optimized", "single-switch"]
+    assert found["topology"] == ["custom", "dual-plane", "dumbbell", "fat-tree", "leaf-spine", "rail-only", "rail-optimized", "single-switch"]
 
 
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)

@@ -87,6 +87,7 @@ def test_a_graph_of_networkx_is_read_again(tmp_path: Path) -> None:
         ("[a, b,", "[a, 7,", 1, "hosts.1: got 7; accepted: a text of letters and digits"),
         ("name: c, ip", "name: c, IP", 1, "hosts.2.IP: got an unknown key; accepted: name, ip, server; remove it"),
         ("name: c, ip: 10.0.9.1", "ip: 10.0.9.1", 1, "hosts.2: got {ip: '10.0.9.1'}; accepted: a name, or a mapping with one; write e.g. {name: h1}"),
+        ("switches: [left, {name: right, tier: spine}]", "switches: [left, {name: right, transit: 0}]", 2, "switches.1.transit: got 0; accepted: true, or false for a switch that passes on only what is its hosts'; remove it"),
         ("switches: [left, {name: right, tier: spine}]", "switches: 7", 2, "switches: got 7; accepted: a list of names; write e.g. switches: [s1, s2]"),
         (GOOD[GOOD.index("links") :], "", 1, "links: got nothing; accepted: a list of pairs of names; write e.g. links: [[h1, s1], [s1, s2, 2]]"),
         ("hosts:", "nvlink_ratio: often\nhosts:", 1, "nvlink_ratio: got 'often'; accepted: a number above 0 and at most 1000, or free; write e.g."),

@@ -11,6 +11,7 @@ from fabric.errors import RequestError
 from fabric.graph import Fabric, FabricBuilder, Port
 from fabric.labels import LABEL_BYTES, Backup, backups, follow, label_of, mac_of_label, path_of_label
 from fabric.paths import Path, PathSets
+from topologies.dual_plane import dual_plane
 from topologies.fat_tree import fat_tree
 
 
@@ -29,6 +30,7 @@ LEAF_SPINE = switches_and_hosts("leaf-spine", 7, [(leaf, spine) for leaf in rang
 RING = switches_and_hosts("ring", 5, [(index, (index + 1) % 5) for index in range(5)], range(5))
 PARALLEL = switches_and_hosts("parallel", 3, [(0, 1), (0, 1), (1, 2), (1, 2), (1, 2)], range(3))
 LINE = switches_and_hosts("line", 3, [(0, 1), (1, 2)], range(3))
+DUAL_PLANE = dual_plane(3, 2, 2)
 FABRICS = {"fat-tree 4": fat_tree(4), "fat-tree 6": fat_tree(6), "leaf-spine": LEAF_SPINE, "ring": RING, "parallel": PARALLEL}
 
 
@@ -157,6 +159,23 @@ def test_upward_in_a_fat_tree_another_port_will_do() -> None:
     for port, ways in found.items():
         if port not in set(fabric.uplinks()):
             assert all(way.prepend for way in ways)
+
+
+def test_a_nic_sends_by_its_other_port_and_passes_on_nothing() -> None:
+    """With the link to one plane dead the label serves in the other; no detour of a leaf or a spine leads through a NIC, so its last link has none."""
+    found = backups(DUAL_PLANE, (path for _, _, path in paths_of(DUAL_PLANE)))
+    tier = {switch.name: switch.tier for switch in DUAL_PLANE.switches}
+    for port, ways in found.items():
+        across = (tier[port.node], tier[DUAL_PLANE.peer[port].node])
+        if across[0] == "nic":
+            assert ways == (Backup(Port(port.node, 5 - port.number), ()),)
+        elif across[1] == "nic":
+            assert ways == ()
+        else:
+            assert ways and all("nic" not in tier[DUAL_PLANE.peer[way.port].node] for way in ways)
+            for way in ways:
+                visited = [follow(DUAL_PLANE, DUAL_PLANE.peer[way.port].node, way.prepend[:n]) for n in range(len(way.prepend))]
+                assert not [name for name in visited if name is None or tier[name] == "nic"]
 
 
 def test_a_parallel_link_is_a_backup_without_a_detour() -> None:

@@ -12,6 +12,7 @@ from fabric.errors import RequestError
 from fabric.fluid import share_of_nonblocking
 from fabric.graph import Fabric, FabricBuilder
 from fabric.load import Flow, elephants, hotspot, incast, permutation, random, randx, staggered, stride
+from topologies.dual_plane import dual_plane
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
@@ -194,6 +195,9 @@ def test_staggered_knows_what_is_near_on_any_fabric() -> None:
     far = [flow for seed in range(50) for flow in staggered(hosts, rng(seed), fabric=fabric, edge=0, pod=1)]
     assert len({(flow.src, flow.dst) for flow in far}) == 6 * 4
     assert not any(flow in near for flow in far)
+    planes = dual_plane(3, 2, 2)
+    racks = [{planes.host_by_name[end].position[0] for end in (flow.src, flow.dst)} for flow in staggered(list(planes.host_by_name), rng(), fabric=planes, edge=1, pod=0)]
+    assert len(racks) == 6 and all(len(rack) == 1 for rack in racks)  # a NIC is no switch that hosts share
     one = single_switch(4)
     assert len(staggered(list(one.host_by_name), rng(), fabric=one, edge=1, pod=0)) == 4
 

@@ -9,6 +9,7 @@ import pytest
 
 from fabric.graph import Fabric, FabricBuilder, Port
 from fabric.paths import NextHops, Path, PathSets, equal_cost_paths, next_hops, spanning_tree_hops, walk
+from topologies.dual_plane import dual_plane
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
@@ -206,3 +207,46 @@ def test_a_host_attached_twice_falls_back_to_its_other_link() -> None:
     near = next(port for port in fabric.ports_of["b"] if fabric.peer[port].node == "right")
     (path,) = PathSets(fabric, frozenset([near]))("a", "b")
     assert [port.node for port in path] == ["a", "left", "over", "under"]
+
+
+# -- switches that pass on only what is their hosts'
+
+
+DUAL_PLANE = dual_plane(3, 2, 2)
+BETWEEN_RACKS = ("r0h0", "r2h1")
+
+
+def planes_of(path: Path) -> set[str]:
+    """The planes that a path's leaves and spines are in."""
+    return {port.node[:2] for port in path if port.node in DUAL_PLANE.switch_by_name and DUAL_PLANE.switch_by_name[port.node].transit}
+
+
+def test_every_path_stays_in_one_plane() -> None:
+    """Two of each plane's spines between racks, one of each plane's leaf within; equal-cost paths by next hops are the same."""
+    paths = PathSets(DUAL_PLANE)
+    for src, dst, count in ((*BETWEEN_RACKS, 4), ("r0h0", "r0h1", 2)):
+        assert [len(planes_of(path)) for path in paths(src, dst)] == [1] * count
+        assert set(paths(src, dst)) == set(equal_cost_paths(DUAL_PLANE, src, dst))
+
+
+def test_planes_are_not_mixed_even_where_nothing_else_is_left() -> None:
+    """With one plane's leaf dead the other serves; with either plane's at one end of each, no third host's NIC helps."""
+    one, other = frozenset(DUAL_PLANE.ports_of["p0l2"]), frozenset(DUAL_PLANE.ports_of["p1l0"])
+    assert {plane for path in PathSets(DUAL_PLANE, one)(*BETWEEN_RACKS) for plane in planes_of(path)} == {"p1"}
+    assert PathSets(DUAL_PLANE, one | other)(*BETWEEN_RACKS) == ()
+    assert len(PathSets(DUAL_PLANE, one | other)("r0h0", "r1h0")) == 2
+
+
+def test_no_next_hop_is_a_nic_of_another_host() -> None:
+    """Neither by shortest paths nor along the tree; there all of one plane leads to every host."""
+    for hops in (next_hops(DUAL_PLANE), spanning_tree_hops(DUAL_PLANE)):
+        for switch, by_host in hops.items():
+            for host, ports in by_host.items():
+                far = [DUAL_PLANE.peer[port].node for port in ports]
+                assert not [name for name in far if name != host and name in DUAL_PLANE.switch_by_name
+                            and not DUAL_PLANE.switch_by_name[name].transit and name != f"{host}nic"], (switch, host)  # fmt: skip
+    tree = spanning_tree_hops(DUAL_PLANE)
+    used = {switch for switch, by_host in tree.items() if any(by_host.values())}
+    assert used == {name for name, switch in DUAL_PLANE.switch_by_name.items() if switch.tier == "nic" or name.startswith("p0")}
+    for src, dst in permutations(DUAL_PLANE.host_by_name, 2):
+        assert len(walk(DUAL_PLANE, src, dst, lambda node, dst=dst: tree[node][dst][0])) in (4, 6)  # type: ignore[misc]

@@ -33,6 +33,7 @@ from fabric.openflow import (
 from fabric.paths import Path
 from fabric.policy import FlowKey
 from fabric.steering import CHOICE, FLOW_COOKIE, INGRESS, SEEN, SLOT_COUNT, SLOTS, Steering, changed, slots_of
+from topologies.dual_plane import dual_plane
 from topologies.fat_tree import fat_tree
 from topologies.single_switch import single_switch
 
@@ -83,7 +84,7 @@ REPAIRABLE = {
     "ring 5": ring(5),
     "parallel": parallel(),
 }
-FABRICS = {**REPAIRABLE, "ring 8": ring(8), "fat-tree 2": fat_tree(2)}
+FABRICS = {**REPAIRABLE, "dual-plane": dual_plane(3, 2, 2), "ring 8": ring(8), "fat-tree 2": fat_tree(2)}
 
 
 class Packet:

@@ -11,8 +11,9 @@ import networkx as nx
 import pytest
 
 from fabric.errors import RequestError
-from fabric.graph import Fabric, mac_of
+from fabric.graph import Fabric, Port, mac_of
 from fabric.paths import PathSets, ends, equal_cost_paths, next_hops, spanning_tree_hops
+from topologies.dual_plane import dual_plane
 from topologies.dumbbell import dumbbell
 from topologies.fat_tree import fat_tree
 from topologies.leaf_spine import leaf_spine
@@ -207,6 +208,9 @@ def test_rails_without_spines_meet_inside_servers_only() -> None:
         (lambda: leaf_spine(per_server=3), "topology.per_server: got 3; accepted: 1, 2, 4, which divide the 4 hosts of a leaf"),
         (lambda: leaf_spine(per_server=2, nvlink_ratio=0), "topology.nvlink_ratio: got 0; accepted: a number above 0 and at most 1000, or free"),
         (lambda: leaf_spine(scale=0), "topology.scale: got 0; accepted: a number above 0"),
+        (lambda: dual_plane(1), "topology.racks: got 1; accepted: 2 to 250"),
+        (lambda: dual_plane(2, 4, 51), "topology.spines: got 51; accepted: 1 to 50"),
+        (lambda: dual_plane(11, 200), "topology.racks: got 2200 hosts in all; accepted: at most 2048; use fewer racks or hosts"),
     ],
 )
 def test_rails_and_leaves_that_are_none(make: Callable[[], Fabric], message: str) -> None:
@@ -234,6 +238,32 @@ def test_a_leaf_s_hosts_may_be_the_nics_of_servers() -> None:
     }  # fmt: skip
     assert fabric.inside == 4.0 and leaf_spine().servers == {} and leaf_spine().inside is None
     assert Fabric.from_json(json.loads(json.dumps(fabric.to_json()))) == fabric
+
+
+@pytest.mark.parametrize(("racks", "hosts", "spines"), [(2, 1, 1), (4, 4, 4), (3, 2, 5)])
+def test_two_planes_meet_in_nics_only(racks: int, hosts: int, spines: int) -> None:
+    """Without the NICs two equal full meshes are left, each of half the rate; every host has as many paths to another rack as there are spines in both."""
+    fabric = dual_plane(racks, hosts, spines)
+    nics = [switch.name for switch in fabric.switches if not switch.transit]
+    assert len(nics) == len(fabric.hosts) == racks * hosts
+    rest = fabric.graph.subgraph(set(fabric.graph) - set(nics) - fabric.host_by_name.keys())
+    planes = [rest.subgraph(nodes) for nodes in nx.connected_components(rest)]
+    assert len(planes) == 2 and all(nx.is_isomorphic(plane, nx.complete_bipartite_graph(racks, spines)) for plane in planes)
+    assert {scale for port, scale in fabric.scale.items() if fabric.peer[port].node not in fabric.host_by_name and port.node not in fabric.host_by_name} == {0.5}
+    assert {fabric.scale[Port(host.name, 0)] for host in fabric.hosts} == {1.0}
+    for host in fabric.hosts:
+        near = fabric.attached_to[host.name]
+        assert len(near) == 2 and not any(near[0] in plane and near[1] in plane for plane in planes)
+    assert len(PathSets(fabric)("r0h0", "r1h0")) == 2 * spines
+    assert_names_and_addresses(fabric)
+    assert Fabric.from_json(json.loads(json.dumps(fabric.to_json()))) == fabric
+
+
+def test_switches_of_older_records_pass_on_what_they_get() -> None:
+    """Those do not say it."""
+    data = json.loads(json.dumps(single_switch(2).to_json()))
+    del data["switches"][0]["transit"]
+    assert Fabric.from_json(data) == single_switch(2)
 
 
 @pytest.mark.parametrize("hosts", [2, 16, 300])
