@@ -20,6 +20,7 @@ __all__ = ["LIMITS", "Evidence", "Limit", "Verdict", "gather", "judge"]
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 _SECOND = 1.0
+_FRAMES_A_STRETCH = 50  # of a saturated link: a frame more or less at its end is 2 % then
 _FEW = 10  # samples
 _ENOUGH = 0.25  # of all packets, that tell for the rest
 _CALM = 4  # samples without a drop between them, over which a wait can be told
@@ -143,7 +144,7 @@ def gather(
     inside = (queues.t >= window[0]) & (queues.t <= window[1])
     late = queues.late_ms[inside]
     force = in_force(queues.t, mbps, queues.interfaces, happened)
-    low, high = _saturated(queues, mbps, force, window)
+    low, high = _saturated(queues, mbps, force, frame, window)
     return Evidence(
         samples=float(inside.sum()),
         switch_delay=_switch_delay(queues, fabric, window, frame * 8e-6 / max(mbps[name] for name in queues.interfaces)),
@@ -182,12 +183,14 @@ def _worst(seconds: Sequence[Sequence[CpuSample]], value: Callable[[CpuSample], 
 
 
 def _saturated(
-    queues: Queues, mbps: Mapping[str, float], force: InForce, window: tuple[float, float]
+    queues: Queues, mbps: Mapping[str, float], force: InForce, frame: int, window: tuple[float, float]
 ) -> tuple[float | None, float | None]:
     """How near a link comes to its rate while its queue is never empty: percentiles 5 and 95 over links.
 
     A link counts between two samples when at the first more was waiting than it can send until the second, so that it
-    had no reason to rest, and its rate did not change; and is judged when these stretches make a second.
+    had no reason to rest, and its rate did not change; and is judged when these stretches make a second. At the ends of one a frame
+    more or less may have just gone, and where the queue decides what is a stretch it is no matter of chance: so much is
+    forgiven in each, and one too short for that to be little does not count.
     """
     t, share = utilisation(queues, mbps)
     inside = (t >= window[0]) & (t <= window[1])
@@ -198,9 +201,14 @@ def _saturated(
     waiting = force.steady & (queues.backlog_bytes[:-1] >= step[:, np.newaxis] * (now * 1e6 / 8))
     rates = []
     for column in range(share.shape[1]):
-        chosen = waiting[:, column] & inside
-        if step[chosen].sum() >= _SECOND:
-            rates.append(float(np.average(share[chosen, column], weights=step[chosen])))
+        frame_s = np.divide(frame * 8e-6, now[:, column], out=np.full(len(step), np.inf), where=now[:, column] > 0)
+        found = (slice(*ends) for ends in _stretches(waiting[:, column] & inside))
+        stretches = [at for at in found if step[at].sum() >= _FRAMES_A_STRETCH * frame_s[at].max()]
+        lasted = sum(float(step[at].sum()) for at in stretches)
+        if lasted >= _SECOND:
+            ratio = sum(float((share[at, column] * step[at]).sum()) for at in stretches) / lasted
+            off = max(0.0, abs(ratio - 1) - sum(float(frame_s[at].max()) for at in stretches) / lasted)
+            rates.append(1 + off if ratio > 1 else 1 - off)
     if not rates:
         return None, None
     return float(np.percentile(rates, 5)), float(np.percentile(rates, 95))

@@ -206,6 +206,28 @@ def test_a_link_that_may_have_rested_is_not_called_saturated(fabric: Fabric) -> 
     assert evidence_of(short, fabric).saturated_low is None
 
 
+@pytest.mark.parametrize("share", [1.0, 0.9, 1.1])
+def test_a_frame_more_or_less_in_a_sample_is_no_rate(fabric: Fabric, share: float) -> None:
+    """A window of four packets waits before a slow link: a sample that begins with all four is one in which four leave. Not so in a stretch of them."""
+    queues, slow = quiet(fabric), MBPS / 4
+    out = column(queues, "h0-eth0")
+    per_second = share * PACKETS_A_SECOND / 4
+    sent, backlog = queues.sent_packets.copy(), queues.backlog_packets.copy()
+    gone = np.floor(queues.t * per_second)
+    sent[:, out] = gone
+    backlog[:, out] = np.where(queues.t * per_second - gone > 0.5, 4, 3)  # one comes half a frame time after one has gone
+    rates = {**dict.fromkeys(queues.interfaces, MBPS), "h0-eth0": slow}
+    seen = replace(queues, sent_packets=sent, sent_bytes=sent * FRAME, backlog_packets=backlog, backlog_bytes=backlog * FRAME)
+
+    def gathered(queues: Queues) -> Evidence:
+        return gather(queues, idle_cpu(), fabric, rates, (0.0, SECONDS), frame=FRAME, idle_rtt_ms=1.0, switches_on_path=1, release_late=None)
+
+    assert gathered(seen).saturated_high is None  # stretches of a sample or two say nothing
+    longer = replace(seen, backlog_packets=backlog + 4, backlog_bytes=(backlog + 4) * FRAME)
+    found = gathered(longer).saturated_high
+    assert found == pytest.approx(share, abs=0.005) and (share != 1.0 or found == 1.0)
+
+
 def test_the_worst_second_counts(fabric: Fabric) -> None:
     """Steal in one second of five is that second's share, not the average."""
     cpu = idle_cpu()
