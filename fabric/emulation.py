@@ -39,7 +39,7 @@ from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
 from fabric.ordering import OrderSockets, agent, follow_orders, wires
 from fabric.ovs import PrivateOvs, allocator_environment, best_datapath, private_ovs
-from fabric.paths import ends
+from fabric.paths import cut_off, ends
 from fabric.pinning import Pins, pins
 from fabric.polling import until
 from fabric.probes import PathOf, choose, recoveries
@@ -314,13 +314,24 @@ def _write_recovery(up: _Running) -> None:
 def _drive(up: _Running, sampler: Companion, ideal_ms: float, progress: Progress, pinned: Pins) -> None:
     """Start the traffic, follow it to its end, and let the queues drain."""
     faults = Faults(up.network, up.controller, expand(up.point.events), up.folder / "events.jsonl", pinned)
-    with traffic_process(up.folder / "traffic", _traffic(up, ideal_ms)) as traffic:
-        while traffic.companion.running():
-            _watch(up, sampler, traffic, progress, faults)
-        _watch(up, sampler, traffic, progress, None)
+    try:
+        with traffic_process(up.folder / "traffic", _traffic(up, ideal_ms)) as traffic:
+            while traffic.companion.running():
+                _watch(up, sampler, traffic, progress, faults)
+            _watch(up, sampler, traffic, progress, None)
+    except RunError as err:
+        if lost := _cut_off(up):
+            raise RunError(f"{err}; cut off by what is down: {lost}") from err
+        raise
     until(lambda: _drained(up), _SHUTDOWN_DRAIN_S, every_s=_TURN_S)
     # A last sample of the quiet network: it goes by its own clock, and what it took stands in its file only half a second later.
     time.sleep(2 * up.point.telemetry.period_ms / 1000)
+
+
+def _cut_off(up: _Running) -> str:
+    """The ranks that the network no longer joins to the others, in words; empty where there are none."""
+    lost = set(cut_off(up.point.fabric, frozenset(up.network.down))) if up.network.down else set()
+    return ", ".join(f"rank {rank} on {host}" for rank, host in enumerate(up.work.ranks or up.work.programs) if host in lost)
 
 
 def _watch(

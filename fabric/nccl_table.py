@@ -13,7 +13,7 @@ from fabric.results import Row
 
 __all__ = ["footer", "heading", "line", "report"]
 
-_NO_REDUCTION = ("all-gather", "all-to-all", "broadcast", "barrier")
+_NO_REDUCTION = ("all-gather", "all-to-all", "broadcast", "barrier", "sendrecv")
 _ROOTED = ("broadcast", "reduce", "incast")
 _TYPES = {"float32": "float", "int32": "int32"}
 _OURS = ("ideal", "slowdown", "p50", "p95", "p99", "max", "straggler", "fidelity")

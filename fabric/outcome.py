@@ -43,7 +43,8 @@ def duties(schedule: Schedule, rank: int) -> Iterator[Duty]:
 
     In each group of p, by place: an all-reduce leaves everyone the sum, a reduce the first; a reduce-scatter leaves each
     the sum of its own share; an all-gather everyone each other's share; a broadcast everyone the first one's buffer; an
-    all-to-all, in the scratch area, each one's share of everyone's buffer, by place, `-(-elements // p)` apart.
+    all-to-all, in the scratch area, each one's share of everyone's buffer, by place, `-(-elements // p)` apart; a send and
+    receive, there too, the buffer of the one `shift` places before.
     """
     n, members = schedule.elements, tuple(range(rank % schedule.groups, schedule.ranks, schedule.groups))
     place, size = rank // schedule.groups, len(members)
@@ -62,4 +63,6 @@ def duties(schedule: Schedule, rank: int) -> Iterator[Duty]:
         start, stop = share(n, size, place)
         slots = [n + other * -(-n // size) for other in range(size)]
         found = [Duty(rank, slot, slot + stop - start, (member,), start) for member, slot in zip(members, slots, strict=True)]
+    elif schedule.result == "sendrecv":
+        found = [Duty(rank, n, 2 * n, (members[(place - schedule.shift) % size],), 0)]
     yield from (duty for duty in found if duty.start < duty.stop)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from fabric.graph import INSIDE, Fabric, Host, Port
 
-__all__ = ["NextHops", "Path", "PathSets", "ends", "equal_cost_paths", "next_hops", "spanning_tree_hops", "walk"]
+__all__ = ["NextHops", "Path", "PathSets", "cut_off", "ends", "equal_cost_paths", "next_hops", "spanning_tree_hops", "walk"]
 
 Path = tuple[Port, ...]
 NextHops = Mapping[str, Mapping[str, tuple[Port, ...]]]
@@ -126,6 +126,18 @@ class PathSets:
     def _twice(self, *hosts: str) -> bool:
         """Whether any of the hosts is attached more than once, so that ways of different lengths compete."""
         return any(len(self._fabric.ports_of[host]) > 1 for host in hosts)
+
+
+def cut_off(fabric: Fabric, down: frozenset[Port]) -> list[str]:
+    """The hosts that reach less than half of the others while these ports are down.
+
+    >>> from topologies.leaf_spine import leaf_spine
+    >>> fabric = leaf_spine(3, 2, 2)
+    >>> cut_off(fabric, frozenset(fabric.ports_of["l1"]))
+    ['l1h0', 'l1h1']
+    """
+    paths, names = PathSets(fabric, down), list(fabric.host_by_name)
+    return [src for src in names if 2 * sum(bool(paths(src, dst)) for dst in names if dst != src) < len(names) - 1]
 
 
 def ends(fabric: Fabric) -> tuple[Host, Host]:

@@ -21,7 +21,7 @@ ELEMENT_BYTES = 4  # a rank's buffer holds 32-bit numbers
 
 Connection = tuple[int, int, int]
 Op = Literal["sum", "copy"]
-Result = Literal["allreduce", "reduce", "reducescatter", "allgather", "broadcast", "alltoall"]
+Result = Literal["allreduce", "reduce", "reducescatter", "allgather", "broadcast", "alltoall", "sendrecv"]
 RESULTS: tuple[Result, ...] = get_args(Result)
 
 
@@ -72,7 +72,8 @@ class Schedule:
 
     `groups` of equal size go through it side by side, each by itself: rank r belongs to group r mod `groups`.
     `result` says what every rank must end with (see `outcome.duties`). `scratch` elements follow each rank's own, for
-    what may not land among them; nothing is known of what these hold. `note` says in words why it is as it is, where that was chosen.
+    what may not land among them; nothing is known of what these hold. With the result "sendrecv" ranks get
+    what the one `shift` places before them has. `note` says in words why it is as it is, where that was chosen.
     """
 
     collective: str
@@ -83,6 +84,7 @@ class Schedule:
     result: Result = "allreduce"
     scratch: int = 0
     note: str = ""
+    shift: int = 0
 
     @property
     def group_ranks(self) -> int:
@@ -129,7 +131,7 @@ class Schedule:
         """A dictionary that JSON can hold and `from_json` reads; a transfer is a list, without its id."""
         return {
             "collective": self.collective, "ranks": self.ranks, "elements": self.elements, "groups": self.groups,
-            "result": self.result, "scratch": self.scratch,
+            "result": self.result, "scratch": self.scratch, "shift": self.shift,
             "transfers": [
                 [item.src, item.dst, item.start, item.stop, item.op, list(item.after), item.channel, item.into]
                 for item in self.transfers
@@ -145,7 +147,7 @@ class Schedule:
         )
         return Schedule(
             data["collective"], data["ranks"], data["elements"], transfers,
-            data.get("groups", 1), data.get("result", "allreduce"), data.get("scratch", 0),
+            data.get("groups", 1), data.get("result", "allreduce"), data.get("scratch", 0), shift=data.get("shift", 0),
         )  # fmt: skip
 
 
@@ -159,9 +161,9 @@ class Draft:
     [(0, 1, ()), (1, 0, (0,))]
     """
 
-    def __init__(self, collective: str, ranks: int, elements: int, result: Result = "allreduce", scratch: int = 0) -> None:
+    def __init__(self, collective: str, ranks: int, elements: int, result: Result = "allreduce", scratch: int = 0, shift: int = 0) -> None:
         self._collective, self._ranks, self._elements = collective, ranks, elements
-        self._result, self._scratch = result, scratch
+        self._result, self._scratch, self._shift = result, scratch, shift
         self._transfers: list[Transfer] = []
 
     def send(
@@ -176,7 +178,7 @@ class Draft:
 
     def schedule(self) -> Schedule:
         """All that was added."""
-        return Schedule(self._collective, self._ranks, self._elements, tuple(self._transfers), 1, self._result, self._scratch)
+        return Schedule(self._collective, self._ranks, self._elements, tuple(self._transfers), 1, self._result, self._scratch, shift=self._shift)
 
 
 def _given(after: Iterable[int | None]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ _BUS_FACTORS: dict[str, tuple[int, int] | None] = {
     "broadcast": (1, 0),
     "reduce": (1, 0),
     "barrier": None,
+    "sendrecv": (1, 0),
     "incast": (1, 0),  # a reduce, if a flat one: counted as nccl-tests counts any, so that one shows what flatness costs
 }
 
