@@ -41,7 +41,7 @@ _FORGET_S = 120.0
 class Adaptive(FabricApp):
     """The shell round a policy: state from telemetry on one side, rules on the other.
 
-    `options` are the policy's own. `hold_ms`: a flow that was moved stays that long. `linger_ms`: a flow that falls silent
+    `options` are the policy's own. `hold_ms`: a flow that was moved stays that long, unless its path is cut. `linger_ms`: a flow that falls silent
     is kept in mind that long. `hold_down_ms`: a link that came back is not used that long, and longer each time it flaps.
     `flow_poll_ms`: how often switches are asked for their flow counters. `repair: false` leaves out the switches' own
     repair of dead links.
@@ -153,10 +153,12 @@ class Adaptive(FabricApp):
         self._tick(self.view(time.monotonic()), lambda: placed(len(flows)))
 
     def on_link(self, port: Port, up: bool) -> None:
-        """A link that went down is not left to the next round."""
+        """Keep a record of it."""
         self.log.write("link", port=port.interface, up=up)
-        if not up:
-            self._tick(self.view(time.monotonic()))
+
+    def on_links_down(self) -> None:
+        """What crossed them is not left to the next round."""
+        self._tick(self.view(time.monotonic()))
 
     def on_degraded(self, port: Port) -> None:
         """Telemetry found a slow link; the policy sees it in this tick."""
@@ -214,7 +216,7 @@ class Adaptive(FabricApp):
         for record in self.flows.records.values():
             if not record.placed:
                 record.path = self._hashed_path(record, paths)
-        flows = self.flows.active(view.t, busy_out, busy_in)
+        flows = self.flows.active(view.t, busy_out, busy_in, lambda path: any(not view.links[port].up for port in path))
         return View(view.t, view.tick, view.period_s, view.links, flows, paths, self.groups_now, paths.between)
 
     def _hashed_path(self, record: FlowRecord, paths: PathSets) -> tuple[Port, ...] | None:

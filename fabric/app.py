@@ -21,7 +21,7 @@ from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISP
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3
 
-from fabric.counters import EventBeat, EventCounters, EventHint, EventReady
+from fabric.counters import EventBeat, EventCounters, EventHint, EventLinksDown, EventReady
 from fabric.errors import FabricError
 from fabric.graph import Fabric, Port, Switch
 from fabric.hints import PLAN, Announced, Beat, serve
@@ -64,6 +64,7 @@ class FabricApp(RyuApp):
         self._samples = count(1)
         self._errands = hub.Queue()
         self._ready = False
+        self._links_down = False  # and the app has not been told yet
         self._queues = _queue_reader(self.fabric)
 
     # -- to override
@@ -101,6 +102,9 @@ class FabricApp(RyuApp):
 
     def on_link(self, port: Port, up: bool) -> None:
         """A port between switches or to a host went down or came up."""
+
+    def on_links_down(self) -> None:
+        """Ports went down: called once for all that were heard of by then, as those of a dead switch come one after another."""
 
     def start(self) -> Any:
         """Ryu's hook for an app's own threads: here, those that take hints and carry orders."""
@@ -197,6 +201,15 @@ class FabricApp(RyuApp):
         up = not gone and not desc.state & proto.OFPPS_LINK_DOWN and not desc.config & proto.OFPPC_PORT_DOWN
         if port in self.fabric.peer and self.links.port_changed(port, up, time.monotonic()):
             self.on_link(port, up)
+            if not up and not self._links_down:
+                self._links_down = True
+                self.send_event(self.name, EventLinksDown())  # it comes behind what is waiting already
+
+    @set_ev_cls(EventLinksDown)
+    def on_links_down_event(self, _: EventLinksDown) -> None:
+        """Pass it on."""
+        self._links_down = False
+        self.on_links_down()
 
     def _hinted(self, phase: str, flows: list[Announced]) -> int:
         """Let the app's own thread place the flows, and wait for it."""

@@ -66,5 +66,9 @@ class EventBeat(event.EventBase):  # type: ignore[misc]
         self.beat = beat
 
 
+class EventLinksDown(event.EventBase):  # type: ignore[misc]
+    """One link or several went down."""
+
+
 class EventReady(event.EventBase):  # type: ignore[misc]
     """Every switch is connected and has its rules."""

@@ -15,7 +15,7 @@ and for `linger_s` after the last of these, since a collective pauses between it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fabric.demand import estimate
@@ -119,15 +119,21 @@ class FlowTable:
         for key in old:
             del self.records[key]
 
-    def active(self, t: float, busy_out: Mapping[str, float], busy_in: Mapping[str, float]) -> tuple[FlowView, ...]:
-        """The active flows with their demand; `busy_out` and `busy_in` are each host's NIC utilisation, 0..1."""
+    def active(
+        self, t: float, busy_out: Mapping[str, float], busy_in: Mapping[str, float], cut: Callable[[Path], bool] = lambda _: False
+    ) -> tuple[FlowView, ...]:
+        """The active flows with their demand; `busy_out` and `busy_in` are each host's NIC utilisation, 0..1.
+
+        Whose path is `cut` may be moved, however short a time ago it was: when a switch dies its links are heard of one after
+        another, and the first way out may lead through it again.
+        """
         self._by_port_counters(t, busy_out, busy_in)
         chosen = [record for _, record in sorted(self.records.items()) if self._is_active(record, t)]
         demands = estimate([(record.src, record.dst) for record in chosen], self.nic_mbps, self.nic_mbps)
         return tuple(
             FlowView(
                 record.key, record.src, record.dst, record.path, demand, record.mbps, record.signal,
-                movable=t - record.moved_at >= self.hold_s or t - record.first_seen < _ARRIVING_S,
+                movable=t - record.moved_at >= self.hold_s or t - record.first_seen < _ARRIVING_S or (record.path is not None and cut(record.path)),
                 job=record.job, first=record.first, limit_mbps=record.limit_mbps,
             )
             for record, demand in zip(chosen, demands, strict=True)

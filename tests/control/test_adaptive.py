@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,25 @@ def test_a_flapping_link_moves_a_flow_off_once(running: Any, wait: Any) -> None:
     assert len(moves_of(running, flow)) <= 1
     assert [line["up"] for line in log_of(running, "link") if line["port"] == ends[0].interface] == [False]
     assert no_errors(running)
+
+
+def test_a_flow_that_is_cut_off_again_is_moved_again(start: Any, wait: Any) -> None:
+    """When a switch dies its links are heard of one after another: the first way out may die too, and nobody rests on a dead path."""
+    with start(FABRIC, ADAPTIVE, parameters={**LASTING, "hold_ms": 600_000, "repair": False}) as running:
+        flows = colliding(running, "p0e0h0", "p0e0h1", 34000)
+        for flow in flows:
+            syn(running, flow)
+        wait(lambda: any(moves_of(running, flow) for flow in flows), "one of them moved")
+        moved = next(flow for flow in flows if moves_of(running, flow))
+        time.sleep(0.6)  # in its first half second a flow may be moved in any case
+        dead: set[Port] = set()
+        for _ in range(3):
+            ends = cut(running.route(*moved)[2])  # from the aggregation switch to the core
+            dead.update(ends)
+            running.unplug(*ends)
+            wait(lambda: (route := running.route(*moved)) is not None and len(route) == 6 and dead.isdisjoint(route), "the flow past all dead links")
+        reasons = [line["reason"] for line in moves_of(running, moved)]
+        assert reasons[1:] == 3 * ["a link of its path is down"]
 
 
 def test_new_flows_are_hashed_past_a_dead_link(running: Any, wait: Any) -> None:

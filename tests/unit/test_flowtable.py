@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fabric.flowtable import FlowTable
+from fabric.graph import Port
 from fabric.policy import FlowKey
 
 MBPS = 20.0
@@ -253,6 +254,17 @@ def test_a_flow_that_was_moved_rests(table: FlowTable) -> None:
     assert record is not None
     record.moved_at = 1.0
     assert [table.active(t, IDLE, IDLE)[0].movable for t in (1.0, 1.999, 2.0)] == [False, False, True]
+
+
+def test_a_flow_whose_path_is_cut_does_not_rest(table: FlowTable) -> None:
+    """It was moved a moment ago, onto a link that has died since; one whose path is not known rests as others do."""
+    record = table.note(key("h0", "h1"), 0.0, "syn")
+    assert record is not None
+    record.moved_at = 1.0
+    path = (Port("h0", 0), Port("s0", 2))
+    for known, cut, movable in ((path, True, True), (path, False, False), (None, True, False)):
+        record.path = known
+        assert table.active(1.1, IDLE, IDLE, lambda _, cut=cut: cut)[0].movable is movable  # type: ignore[misc]
 
 
 def test_a_flow_that_has_just_begun_may_be_moved_again(table: FlowTable) -> None:
