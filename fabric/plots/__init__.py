@@ -30,6 +30,7 @@ from fabric.plots.latency_goodput import LATENCY_GOODPUT
 from fabric.plots.load_share import LOAD_SHARE
 from fabric.plots.queueing import QUEUEING
 from fabric.plots.queues import QUEUES
+from fabric.plots.rails import RAILS
 from fabric.plots.rates import RATES
 from fabric.plots.timeline import TIMELINE
 from fabric.plots.utilisation import UTILISATION
@@ -40,7 +41,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE,
+    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

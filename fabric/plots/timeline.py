@@ -79,7 +79,7 @@ def _asked(tracks: Tracks) -> dict[str, Mapping[str, Any]]:
 
 
 def _lane(axis: Any, place: int, colour: str, stretches: Mapping[str, Sequence[Window]]) -> None:
-    axis.broken_barh(stretches["communicating"], (place - 0.3, 0.5), color=colour, alpha=0.6, lw=0)
+    axis.broken_barh(stretches["communicating"], (place - 0.3, 0.5), facecolor=colour, alpha=0.6, edgecolor="white", lw=0.4)
     axis.broken_barh(stretches["computing"], (place - 0.42, 0.1), color=GREY, lw=0)
     axis.broken_barh(stretches["sharing"], (place + 0.22, 0.12), color=SHARING, lw=0)
 

@@ -19,6 +19,7 @@ from fabric.histogram import bucket_of
 from fabric.plots import FIGURES, draw
 from fabric.plots.frame import arms_of, load_of
 from fabric.results import Row, RunFolder, read_rows
+from topologies.rails import rail_optimized
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "two-arms"
 STRIDE = "stride step=8"
@@ -157,6 +158,40 @@ def test_jobs_are_arms_and_have_a_lane_each(folder: Path) -> None:
     assert {line["variant"] for line in table(folder, "latency")} >= {"jobs: a", "jobs: b"}
 
 
+def railed(folder: Path) -> None:
+    """One more point, on two servers of two rails: in its only iteration, of a second, rail 1's NICs send half of their rate, and its leaf a tenth up."""
+    row = next(row for row in read_rows(folder) if row.collective)
+    rewritten(folder, [*read_rows(folder), dataclasses.replace(row, point="rails-r1", variant="rails")])
+    fabric, point = rail_optimized(2, 2), folder / "points" / "rails-r1"
+    names = [port.interface for port in fabric.peer]
+    for name in ("controller", "telemetry", "traffic"):
+        (point / name).mkdir(parents=True)
+    (point / "controller" / "topology.json").write_text(json.dumps(fabric.to_json()))
+    (point / "network.json").write_text(json.dumps({"shapes": {name: {"mbps": 8.0} for name in names}}))
+    a_second = {name: 500_000 if name.startswith(("n0r1", "n1r1")) else 100_000 if name in ("u0l1-eth3", "u0l1-eth4") else 0 for name in names}
+    zeros = [0] * len(names)
+    header = {"interfaces": names, "fields": ["backlog_bytes", "backlog_packets", "drops", "sent_bytes", "sent_packets"], "period_ms": 50}
+    samples = [
+        {"t": 10 + n / 4, "late_ms": 0.0, "missed": 0, "backlog_bytes": zeros, "backlog_packets": zeros, "drops": zeros,
+         "sent_bytes": [int(a_second[name] * n / 4) for name in names], "sent_packets": zeros}
+        for n in range(9)
+    ]  # fmt: skip
+    (point / "telemetry" / "queues.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (header, *samples)))
+    record = {"event": "iteration", "nbytes": row.nbytes, "iteration": 0, "release": 10.5, "ends_ms": [900.0, 1000.0]}
+    (point / "traffic" / "records.jsonl").write_text(json.dumps(record) + "\n")
+
+
+def test_rails_are_as_busy_as_their_nics_and_leaves(folder: Path) -> None:
+    """Shares of the configured rates over the measured iteration; without servers there is no such figure."""
+    with pytest.raises(RequestError, match="whose hosts are the NICs of servers: figure rails needs some"):
+        draw(folder, "rails")
+    railed(folder)
+    draw(folder, "rails")
+    found = {(line["rail"], line["ports"]): float(line["share"]) for line in table(folder, "rails")}
+    assert found.pop(("1", "NICs send")) == 0.5 and found.pop(("1", "leaves send up")) == 0.1
+    assert len(found) == 4 and set(found.values()) == {0.0}
+
+
 def test_bandwidth_has_its_ceilings(folder: Path) -> None:
     """A line for every row, with the bus bandwidth of its ideal time beside its own; of one size there is no such figure."""
     stepped(folder)
@@ -239,6 +274,7 @@ def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     probed(folder)
     stepped(folder)
     beside(folder)
+    railed(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
