@@ -353,6 +353,7 @@ def test_the_process_ends_on_a_signal_with_whole_files(
     process = start({**GOOD, "processes": {"me": os.getpid()}, "parent": os.getpid()})
     wait_for((tmp_path / "ready").exists, "ready")
     wait_for(lambda: read_cpu(tmp_path / "cpu.jsonl"), "a first CPU sample")
+    wait_for(lambda: (tmp_path / "queues.jsonl").read_text().count("\n") > 2, "a header and two samples")
     process.send_signal(how)
     assert process.wait(DEADLINE_S) == 0
     for name in ("queues.jsonl", "cpu.jsonl"):
