@@ -16,6 +16,7 @@ import pytest
 
 from fabric.goodput import fabric_utilisation, jain, leftover_mbps, leftover_share
 from fabric.graph import FabricBuilder
+from fabric.predictions import capacity_of
 from fabric.recorded import Recorded
 from fabric.schedule import Schedule, Transfer
 
@@ -58,7 +59,7 @@ class Record:
         self._json("network.json", {"payload_mbps": 10.0, "shapes": rates})
         self._json("installed.json", self.installed())
         self._json("point.json", {
-            "placement": ["h0", "h2"], "edges": [[0, 1, 0, ends(0)]],
+            "links": {"mbps": 10.0}, "placement": ["h0", "h2"], "edges": [[0, 1, 0, ends(0)]],
             "flows": [
                 {"src": src, "dst": dst, "mbps": mbps, "endpoints": ends(number)}
                 for number, ((src, dst), mbps) in enumerate(zip(flows, self.demands, strict=True), 1)
@@ -209,3 +210,10 @@ def test_one_sample_says_nothing_of_utilisation(record: Record) -> None:
     seen = record.write()
     record.counts([BEGIN - 1, BEGIN + 0.5, BEGIN + 2], left_eth1=[0, 1, 2])
     assert fabric_utilisation(seen, WINDOW) is None
+
+
+def test_capacities_are_shares_of_a_whole_link(tmp_path: Path) -> None:
+    """Where the ports above hosts have half of a link's rate, hosts still have all that `payload_mbps` says, and these half of it."""
+    (tmp_path / "network.json").write_text(json.dumps({"payload_mbps": 9.0, "shapes": {"h0-eth0": {"mbps": 10.0}, "s0-eth2": {"mbps": 5.0}}}))
+    (tmp_path / "point.json").write_text(json.dumps({"links": {"mbps": 10.0}}))
+    assert capacity_of(Recorded(tmp_path)) == {"h0-eth0": 9.0, "s0-eth2": 4.5}

@@ -36,7 +36,7 @@ def test_an_import_path_and_a_file_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        ("no-such", "no topology is called 'no-such'; accepted: custom, dumbbell, fat-tree"),
+        ("no-such", "no topology is called 'no-such'; accepted: custom, dual-plane, dumbbell, fat-tree"),
         ("./none.py", "no file .*none.py; a file is looked up from the experiment's folder"),
         ("./two.py", "the module defines one, two; say which one, as ./two.py:NAME"),
         ("./two.py:three", "has no 'three'; it has one, two"),
