@@ -129,15 +129,17 @@ class PathSets:
 
 
 def cut_off(fabric: Fabric, down: frozenset[Port]) -> list[str]:
-    """The hosts that reach less than half of the others while these ports are down.
+    """The hosts outside the largest group that still reach each other while these ports are down; of equal groups the first one counts as largest.
 
     >>> from topologies.leaf_spine import leaf_spine
-    >>> fabric = leaf_spine(3, 2, 2)
+    >>> fabric = leaf_spine(2, 2, 2)
     >>> cut_off(fabric, frozenset(fabric.ports_of["l1"]))
     ['l1h0', 'l1h1']
     """
     paths, names = PathSets(fabric, down), list(fabric.host_by_name)
-    return [src for src in names if 2 * sum(bool(paths(src, dst)) for dst in names if dst != src) < len(names) - 1]
+    reached = {src: [dst for dst in names if dst == src or paths(src, dst)] for src in names}
+    largest = max(reached.values(), key=len)
+    return [name for name in names if name not in largest]
 
 
 def ends(fabric: Fabric) -> tuple[Host, Host]:

@@ -135,7 +135,7 @@ def _program_row(point: Point, work: Workload, seen: Recorded, base: Row) -> Row
     nics = [number for number, name in enumerate(seen.queues.interfaces) if name.rpartition("-eth")[0] in work.programs]
     row = replace(
         base, ranks=len(work.programs), program_s=window[1] - window[0], reported=reported(seen),
-        straggler_rank=int(np.argmax([one["ended"] for one in record["ranks"]])), nic_bytes=_sent_in(seen.queues, nics, window),
+        straggler_rank=int(np.argmax([one["ended"] for one in record["ranks"]])), nic_bytes=_sent_around(seen.queues, nics, window),
     )  # fmt: skip
     row = _with_window(_with_load(point, work, seen, row, window), seen, window, point.fabric)
     return _judged(point, work, seen, _with_recovery(work, seen, row), window, None)
@@ -342,6 +342,13 @@ def _sent_in(queues: Queues, columns: Sequence[int], window: tuple[float, float]
     """The bytes that some interfaces sent in a window, whose ends may lie between two samples."""
     begin, end = np.sum([np.interp(window, queues.t, queues.sent_bytes[:, column]) for column in columns], axis=0)
     return round(float(end - begin))
+
+
+def _sent_around(queues: Queues, columns: Sequence[int], window: tuple[float, float]) -> int:
+    """The bytes that some interfaces sent from the last sample before a window to the first one after it, where nothing else is sent beside it."""
+    first = max(int(np.searchsorted(queues.t, window[0], "right")) - 1, 0)
+    last = min(int(np.searchsorted(queues.t, window[1])), len(queues.t) - 1)
+    return int((queues.sent_bytes[last, columns] - queues.sent_bytes[first, columns]).sum())
 
 
 def _judged(
