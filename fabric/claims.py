@@ -14,7 +14,7 @@ import numpy as np
 
 from fabric.results import Row
 
-__all__ = ["MEASURES", "Claim", "Interval", "claims", "interval", "paired"]
+__all__ = ["MEASURES", "Claim", "Interval", "claims", "interval", "ratio"]
 
 MEASURES = ("slowdown", "iteration_ms", "load_share_of_nb", "load_leftover_share")
 _RESAMPLES = 10_000
@@ -67,20 +67,6 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     return found
 
 
-def paired(rows: Sequence[Row], over: str, under: str, measure: str) -> tuple[Interval | None, Interval | None]:
-    """The mean of the ratios `over` / `under` of two variants (`Row.arm`), seed by seed (and size by size): of PASS pairs, and of all.
-
-    Both arms of a pair have the same placement, load and source ports, so that chance is the same in both.
-    """
-    found: dict[tuple[int, int | None], dict[str, Row]] = {}
-    for row in rows:
-        if row.arm in (over, under) and getattr(row, measure):
-            found.setdefault((row.seed, row.nbytes), {})[row.arm] = row
-    pairs = [(pair[over], pair[under]) for pair in found.values() if len(pair) == 2]
-    ratios = [(getattr(a, measure) / getattr(b, measure), a.fidelity == b.fidelity == "PASS") for a, b in pairs]
-    return interval([ratio for ratio, passed in ratios if passed]), interval([ratio for ratio, _ in ratios])
-
-
 def interval(values: Sequence[float]) -> Interval | None:
     """Mean and bootstrap interval of one value per seed; None of none."""
     if not values:
@@ -91,3 +77,43 @@ def interval(values: Sequence[float]) -> Interval | None:
     draws = np.random.Generator(np.random.PCG64(len(data))).integers(len(data), size=(_RESAMPLES, len(data)))
     low, high = np.percentile(data[draws].mean(axis=1), [50 - _LEVEL / 2, 50 + _LEVEL / 2])
     return Interval(len(data), float(data.mean()), float(low), float(high))
+
+
+def ratio(ratios: Sequence[float]) -> Interval | None:
+    """The geometric mean of positive ratios, one per seed, and its interval: turned over, a ratio has one's interval turned over.
+
+    Of few seeds the bootstrap's interval is too narrow (of three, it never leaves what they span), so that it is as wide as
+    Student's at least (Student, "The Probable Error of a Mean", 1908), both on logarithms.
+    """
+    logs = interval(list(np.log(ratios)))
+    if logs is None:
+        return None
+    if logs.low is None or logs.high is None:
+        return Interval(1, float(np.exp(logs.mean)), None, None)
+    half = student(logs.n) * float(np.std(np.log(ratios), ddof=1)) / logs.n**0.5
+    low, high = min(logs.low, logs.mean - half), max(logs.high, logs.mean + half)
+    return Interval(logs.n, *(float(np.exp(value)) for value in (logs.mean, low, high)))
+
+
+def student(n: int) -> float:
+    """How many standard errors a 95 % interval of the mean of `n` values reaches, for n from 2: the quantile of Student's t.
+
+    >>> [round(student(n), 2) for n in (2, 3, 4, 11, 1000)]
+    [12.71, 4.3, 3.18, 2.23, 1.96]
+    """
+    low, high = 0.0, 20.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, n - 1) < _LEVEL / 100 else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """The probability that Student's t lies between -t and t (Abramowitz, Stegun, "Handbook of Mathematical Functions", 26.7.3 and 4)."""
+    angle = np.arctan(t / np.sqrt(freedom))
+    odd = freedom % 2
+    term, total = (np.cos(angle), 0.0) if odd else (1.0, 0.0)
+    for k in range(odd, freedom - 1, 2):
+        total += term
+        term *= (k + 1) / (k + 2) * np.cos(angle) ** 2
+    return float(2 / np.pi * (angle + np.sin(angle) * total) if odd else np.sin(angle) * total)

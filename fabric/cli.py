@@ -151,6 +151,7 @@ def run(
     patience: Annotated[
         float, typer.Option(min=0, help="before each point, wait up to so many seconds for a hypervisor that takes over 10 % of the processors")
     ] = 0,
+    check: Annotated[bool, typer.Option("--check", help="end with 1 unless all that the file expects is shown")] = False,
     as_json: Json = False,
 ) -> None:
     """Run an experiment (root): rows on the screen, everything else in a run folder."""
@@ -159,6 +160,8 @@ def run(
     from fabric.screen import Screen
 
     experiment = _load(file, overrides)
+    if check and not experiment.expect:
+        raise RequestError(f"{file}: --check: got a file that expects nothing; accepted: one with expect; add e.g. expect: [{{measure: slowdown, below: 1.5}}] to it")
     with Screen(_err, experiment) as screen:
         folder = conduct(experiment, out, screen, command_line(), patience)
     if as_json:
@@ -169,8 +172,21 @@ def run(
 
     figures = draw(folder.path)
     _err.print("figures: " + " ".join(str(path) for path in figures if path.suffix == ".png"), highlight=False, soft_wrap=True)
-    if any(row.refused for row in screen.done):
+    shown = _expected(_err, folder.path, check)
+    if any(row.refused for row in screen.done) or (check and not shown):
         raise typer.Exit(1)
+
+
+def _expected(console: Console, folder: Path, check: bool) -> bool:
+    """Print whether what a run's file expects was shown; whether all of it was."""
+    from fabric.expecting import expectations, judged
+    from fabric.screen import outcomes
+
+    found = judged(*expectations(folder))
+    if check and not found:
+        raise RequestError(f"{folder}: --check: got a run whose file expects nothing; accepted: one with expect; add e.g. expect: [{{measure: slowdown, below: 1.5}}] to it")
+    outcomes(console, found)
+    return all(outcome.verdict == "met" for outcome in found)
 
 
 @app.command()
@@ -257,6 +273,7 @@ def show(
     folder: Annotated[Path, typer.Argument(help="a run folder", show_default=False)],
     as_json: Json = False,
     again: Annotated[bool, typer.Option("--again", help="summarise and judge what was recorded anew, and keep that")] = False,
+    check: Annotated[bool, typer.Option("--check", help="end with 1 unless all that the file expected is shown")] = False,
 ) -> None:
     """Print a run folder's rows again, and what they may claim: means over seeds with 95 % intervals."""
     from fabric.results import read_rows
@@ -269,6 +286,35 @@ def show(
             print(json.dumps(row.to_json()))
     else:
         report(_out, rows)
+    if not _expected(_err if as_json else _out, folder, check) and check:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="a run folder, whose arms are compared, or several, which are", show_default=False)],
+    by: Annotated[str | None, typer.Option(help="the swept key whose values are compared; by default the first, of several runs `run`")] = None,
+    base: Annotated[str | None, typer.Option(help="what the others are compared with, as the table calls it; by default the first")] = None,
+    wanted: Annotated[list[str], typer.Option("--measure", help="a figure of a row, e.g. p95_ms (may be repeated)")] = [],  # noqa: B006
+    fail_if: Annotated[str | None, typer.Option(help="lower, higher or different: end with 1 where such a difference is seen, or no pair passed")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="how much of one does not count: 0.05 is 5 %")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare arms of a run, or runs, seed by seed: ratios with 95 % intervals, and whether a difference was seen; no root."""
+    from fabric.compare import arms_of, beside, called, failing, measures
+    from fabric.compare import compare as find_out
+    from fabric.screen import comparisons
+
+    fails = failing(fail_if, tolerance)
+    runs = {name: arms_of(folder) for name, folder in called(folders).items()}
+    found = find_out(next(iter(runs.values())) if len(runs) == 1 else beside(runs), by, base, measures(wanted))
+    if as_json:
+        for one in found:
+            print(json.dumps(one.to_json()))
+    else:
+        comparisons(_out, found)
+    if any(fails(one) for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from fabric.asking import Asking
 from fabric.composing import compose
 from fabric.errors import RequestError
 from fabric.events import asked_wrongly, strangers
+from fabric.expecting import unexpected
 from fabric.graph import Fabric
 from fabric.interpreter import Shape, check_result
 from fabric.keys import (
@@ -32,6 +33,7 @@ from fabric.keys import (
     Controller,
     Ecn,
     Event,
+    Expect,
     ExperimentFile,
     Job,
     Links,
@@ -84,7 +86,7 @@ _MOST_INSIDE_MBPS = 30_000  # a rate of HTB is read back in 32 bits
 _TRIALS = 2  # of a schedule: enough for what is plainly wrong; every run checks every element
 _NOT_WAITING = ("reduce", "broadcast")  # results of which some rank may be done before others have begun
 POINT_LIMIT = 10_000  # more would take weeks: a slip of the sweep, not a wish
-ONCE = ("question", "seed", "repeat", "sweep")  # what all points share, so that they can be compared
+ONCE = ("question", "seed", "repeat", "expect", "sweep")  # what all points share, so that they can be compared
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ class Experiment:
     points: tuple[Point, ...]
     swept: tuple[str, ...]
     overrides: Mapping[str, Any]
+    arms: Mapping[str, tuple[str, ...]]  # by variant, its label for each of `swept`
+    expect: tuple[Expect, ...] = ()
 
 
 def placements(point: Point) -> dict[str, list[str]]:
@@ -226,6 +230,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
     every = arms(document, swept)
     check = _Checks(base or path.parent)
     files = [check.file(arm) for arm in every]
+    raise_first(document, unexpected(files[0], _labels(every, files)))
     _refuse_twins(every, files)
     _refuse_many(document, len(files) * files[0].repeat)
     points = _points(check, every, files)
@@ -237,7 +242,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None, base
         arm.refuse(_apart(point))
         arm.refuse(_nobody_asks(point))
         arm.refuse(one_sided(point, list(placements(point).values()), flows_by_load(point), askings(point)) if point.transport.hosts else ())
-    return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides)
+    return Experiment(path, path.stem, files[0].question, text, check.base, points, tuple(axis.key for axis in swept), overrides, _labels(every, files), files[0].expect)
 
 
 def _refuse_lost(document: Document, swept: Sequence[Axis], overrides: Mapping[str, Any]) -> None:
@@ -256,7 +261,7 @@ def _refuse_many(document: Document, count: int) -> None:
 
 def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile]) -> tuple[Point, ...]:
     """Repeat by repeat, so that a slow drift of the machine meets all variants alike."""
-    names = variants(every) if every[0].values else [files[0].controller.use]
+    names = _labels(every, files)
     points: list[Point] = []
     for repeat, (name, file) in itertools.product(range(files[0].repeat), zip(names, files, strict=True)):
         points.append(Point(
@@ -269,14 +274,19 @@ def _points(check: _Checks, every: Sequence[Arm], files: Sequence[ExperimentFile
     return tuple(points)
 
 
+def _labels(every: Sequence[Arm], files: Sequence[ExperimentFile]) -> dict[str, tuple[str, ...]]:
+    """The arms by their variants' names; of a file that sweeps nothing the one arm is called by its controller."""
+    return {", ".join(labels): labels for labels in variants(every)} if every[0].values else {files[0].controller.use: ()}
+
+
 def _refuse_twins(every: Sequence[Arm], files: Sequence[ExperimentFile]) -> None:
     seen: set[str] = set()
-    for arm, file, name in zip(every, files, variants(every), strict=True):
+    for arm, file, labels in zip(every, files, variants(every), strict=True):
         resolved = json.dumps(file.model_dump(mode="json", exclude={"sweep"}), sort_keys=True)
         if resolved in seen:
             last = max(n for n, index in enumerate(arm.indices) if index)
             key = list(arm.document.get(("sweep",)))[last]
-            text = f"got the point {name} twice; accepted: points that differ; remove one"
+            text = f"got the point {', '.join(labels)} twice; accepted: points that differ; remove one"
             raise_first(arm.document, [Problem(("sweep", key, arm.indices[last]), text)])
         seen.add(resolved)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
-    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "ExperimentFile", "Links", "Load", "Probes", "Sockets",
+    "ETHERNET_HEADER", "NEED_ECN", "Collective", "Controller", "Ecn", "Event", "Expect", "ExperimentFile", "Links", "Load", "Probes", "Sockets",
     "Telemetry", "Transport", "Use", "schema",
 ]  # fmt: skip
 
@@ -357,6 +357,21 @@ class Telemetry(_Values):
     probes: Probes | None = Field(None, description="a mapping of hz and pairs", examples=[{"hz": 100}])
 
 
+class Expect(_Values):
+    """What a figure is expected to be, on the rows that passed: the mean over seeds of `arm` (of all arms by default), or its ratio `over` another arm's.
+
+    An arm is called as the table calls it, or by one of its swept values. `run --check` and `show --check` ask whether the whole interval is
+    within the limits.
+    """
+
+    measure: str = Field(max_length=40, description="a figure of a row, see docs/measures.md", examples=["p50_ms"])
+    arm: str | None = Field(None, description="a variant, or a value that is swept", examples=["adaptive"])
+    over: str | None = Field(None, description="a variant, or a value that is swept", examples=["ecmp"])
+    nbytes: Size | None = Field(None, description=_SIZE, examples=["1MiB"])
+    below: float | None = Field(None, description="a number", examples=[0.7])
+    above: float | None = Field(None, description="a number", examples=[1.5])
+
+
 class ExperimentFile(_Values):
     """The keys of an experiment file."""
 
@@ -395,6 +410,9 @@ class ExperimentFile(_Values):
         Transport(), description="a mapping of tcp, rto_min_ms, initcwnd, cwnd_clamp, ecn and hosts", examples=[{"tcp": "cubic"}]
     )
     telemetry: Telemetry = Field(Telemetry(), description="a mapping of period_ms", examples=[{"period_ms": 10}])
+    expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed)] = Field(
+        (), description="a list of mappings with measure, and below or above", examples=[[{"measure": "p50_ms", "arm": "adaptive", "over": "ecmp", "below": 0.7}]]
+    )
     sweep: dict[str, list[Any]] = Field(
         {},
         description="a mapping of key paths to lists of values",

@@ -227,13 +227,13 @@ def _short(place: Place) -> str:
     return f"line {place.start[0]}" if place.start[0] < OVERRIDDEN else place.text
 
 
-def variants(swept: Sequence[Arm]) -> list[str]:
-    """A short name for each arm: its swept values, numbers with the last word of their key: `ecmp, step=8`.
+def variants(swept: Sequence[Arm]) -> list[tuple[str, ...]]:
+    """A short label for each swept value of each arm, numbers with the last word of their key: `ecmp` and `step=8`.
 
     What has a name of its own is called by it, where that tells the arms apart.
     """
-    by_name, whole = ([", ".join(_named(key, value, short) for key, value in arm.values) for arm in swept] for short in (True, False))
-    return by_name if len(set(by_name)) == len(by_name) else whole
+    by_name, whole = ([tuple(_named(key, value, short) for key, value in arm.values) for arm in swept] for short in (True, False))
+    return by_name if len({", ".join(labels) for labels in by_name}) == len(by_name) else whole
 
 
 def _named(key: str, value: Any, short: bool) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 
 from fabric.errors import RequestError
 
-__all__ = ["P99_NEEDS", "SCHEMA_VERSION", "Row", "RunFolder", "read_rows"]
+__all__ = ["FIGURES", "P99_NEEDS", "SCHEMA_VERSION", "Row", "RunFolder", "read_rows"]
 
 SCHEMA_VERSION = 1
 P99_NEEDS = 100  # values: of fewer, it says little but the largest
@@ -150,6 +150,9 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """A dictionary with every key."""
         return asdict(self)
+
+
+FIGURES = tuple(field.name for field in fields(Row) if field.type in ("int | None", "float | None"))  # what can be averaged, and compared
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,8 @@ def _new_folder(experiment: Experiment, out: Path, command: list[str]) -> RunFol
     (path / "experiment.yaml").write_text(experiment.text)
     folder.write_json("run.json", {
         "schema": SCHEMA_VERSION, "question": experiment.question, "experiment": str(experiment.path),
-        "base": str(experiment.base.resolve()), "swept": list(experiment.swept),
+        "base": str(experiment.base.resolve()), "swept": list(experiment.swept), "arms": dict(experiment.arms),
+        "expect": [wish.model_dump(exclude_none=True) for wish in experiment.expect],
         "overrides": dict(experiment.overrides), "command": command, "started": _now(), "machine": machine(),
     })  # fmt: skip
     return folder

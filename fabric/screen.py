@@ -17,14 +17,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from fabric.check_controller import Report
-from fabric.claims import Claim, claims
+from fabric.claims import Claim, Interval, claims
+from fabric.compare import Comparison
+from fabric.expecting import Outcome
 from fabric.experiment import Experiment, Point
 from fabric.explain import Explanation
 from fabric.journeys import Journey, hops
 from fabric.results import Row
 from fabric.telling import told
 
-__all__ = ["Screen", "claim_table", "explanation", "hop_heading", "hop_table", "judgement", "report", "size_label", "table", "verdict_table", "verdicts"]
+__all__ = ["Screen", "claim_table", "comparisons", "explanation", "hop_heading", "hop_table", "judgement", "outcomes", "report", "size_label", "table", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -123,6 +125,35 @@ def claim_table(found: Sequence[Claim]) -> Table:
     return shown
 
 
+def comparisons(console: Console, found: Sequence[Comparison]) -> None:
+    """What arms take or get over what another one does, a table an arm, and whether a difference was seen."""
+    for arm in dict.fromkeys(one.arm for one in found):
+        console.print(f"{arm}, over {found[0].base}", highlight=False, markup=False, soft_wrap=True, style="bold")
+        shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in ("where", "ratio of", "PASS pairs", "all pairs", "difference"):
+            shown.add_column(name, no_wrap=name != "where", overflow="fold")
+        for one in (one for one in found if one.arm == arm):
+            where = ", ".join([*([one.where] if one.where else []), *([size_label(one.nbytes)] if one.nbytes else [])])
+            shown.add_row(escape(where) or "-", one.measure, _ratio(one.passed), _ratio(one.all, between=False), _SEEN[one.seen])
+        console.print(shown)
+
+
+def outcomes(console: Console, found: Sequence[Outcome]) -> None:
+    """What was expected, what came out, and whether that meets it, a line each."""
+    for one in found:
+        colour = {"met": "green", "not met": "red"}.get(one.verdict, "yellow")
+        said = f"{_ratio(one.found)} over PASS seeds" if one.found else "no row passed"
+        console.print(f"[{colour}]{one.verdict}[/] {escape(one.words)}: {escape(said)}", highlight=False, soft_wrap=True)
+
+
+def _ratio(found: Interval | None, between: bool = True) -> str:
+    if found is None:
+        return "-"
+    interval = f" [{found.low:.3f}, {found.high:.3f}]" if between and found.low is not None and found.high is not None else ""
+    return f"{found.mean:.3f}{interval} n={found.n}"
+
+
+_SEEN = {"lower": "[cyan]lower[/]", "higher": "[magenta]higher[/]", "no difference seen": "none seen", "one pair": "one pair", None: "none passed"}
 _SHORT = {"slowdown": "slowdown", "iteration_ms": "iteration ms", "load_share_of_nb": "share", "load_leftover_share": "of what was left"}
 
 

@@ -69,6 +69,27 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:1: got [{question: 'Is ECMP enough?'}]; accepted: key: value lines; start with e.g. "
         "question: Is ECMP enough?",
     ),
+    "an expectation of no figure": (
+        changed(expect="expect: [{measure: p50ms, below: 1}]"),
+        "bad.yaml:6: expect.0.measure: got 'p50ms'; accepted: a figure of a row, see docs/measures.md; did you mean p50_ms?",
+    ),
+    "an expectation of nobody": (
+        changed(expect="expect: [{measure: p50_ms, arm: adaptive, below: 1}]"),
+        "bad.yaml:6: expect.0.arm: got 'adaptive'; accepted: an arm: ecmp; write one of those",
+    ),
+    "an expectation without a limit": (
+        changed(expect="expect: [{measure: p50_ms}]"),
+        "bad.yaml:6: expect.0: got neither below nor above; accepted: one of them, or both; add e.g. below: 0.7",
+    ),
+    "an expectation of an arm over itself": (
+        changed(expect="expect: [{measure: p50_ms, arm: ecmp, over: ecmp, below: 1}]"),
+        "bad.yaml:6: expect.0.over: got 'ecmp'; accepted: an arm beside another arm; add e.g. arm: adaptive",
+    ),
+    "an expectation that is swept": (
+        changed(sweep="sweep: {expect.0.below: [1, 2]}"),
+        "bad.yaml:6: sweep.expect.0.below: got a key path that cannot be swept; accepted: one that begins with topology, links, controller, collective, jobs,"
+        " workload, load, requests, events, duration_s, transport, telemetry; write e.g. controller.use",
+    ),
     "a text alone": (
         "just words\n",
         "bad.yaml:1: got 'just words'; accepted: key: value lines; start with e.g. question: Is ECMP enough?",
@@ -149,14 +170,14 @@ CASES: dict[str, tuple[str, str]] = {
         "it if it is text",
     ),
     "an unknown key": (
-        changed(more="expect: {a: 1}"),
-        "bad.yaml:6: expect: got an unknown key; accepted: question, seed, repeat, topology, links, "
-        "controller, collective, jobs, workload, load, requests, events, duration_s, transport, telemetry, sweep; remove it",
+        changed(more="hope: {a: 1}"),
+        "bad.yaml:6: hope: got an unknown key; accepted: question, seed, repeat, topology, links, "
+        "controller, collective, jobs, workload, load, requests, events, duration_s, transport, telemetry, expect, sweep; remove it",
     ),
     "a misspelt key": (
         changed(links="", lnks="lnks: {mbps: 20}"),
         "bad.yaml:5: lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller,"
-        " collective, jobs, workload, load, requests, events, duration_s, transport, telemetry, sweep; did you mean links?",
+        " collective, jobs, workload, load, requests, events, duration_s, transport, telemetry, expect, sweep; did you mean links?",
     ),
     "a misspelt inner key": (
         changed(links="links: {mbps: 20, queue_packet: 50}"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from fabric.claims import claims, interval, paired
+from fabric.claims import claims, interval, ratio
 from fabric.results import Row
 
 
@@ -50,21 +48,19 @@ def test_passed_and_all_rows_are_claimed_apart_and_refused_ones_counted() -> Non
     assert (claim.passed.n, claim.all.n) == (2, 3)
 
 
-def timed(variant: str, seed: int, p50_ms: float | None, fidelity: str = "PASS") -> Row:
-    """A row of a collective."""
-    return replace(row(seed, None, fidelity), variant=variant, p50_ms=p50_ms)
+def test_a_ratio_turned_over_has_its_interval_turned_over() -> None:
+    """Whichever arm is named first, the same is said."""
+    ratios = [0.4, 0.5, 0.45, 0.6]
+    one, other = ratio(ratios), ratio([1 / value for value in ratios])
+    assert one and other and one.low and one.high and other.low and other.high
+    assert (one.mean, one.low, one.high) == pytest.approx((1 / other.mean, 1 / other.high, 1 / other.low))
+    assert ratio([]) is None and ratio([2.0]) is not None
 
 
-def test_paired_ratios_are_taken_seed_by_seed() -> None:
-    """A pair needs both arms; PASS pairs need two PASS rows; what has no figure has no ratio."""
-    rows = [
-        timed("a", 1, 4.0), timed("b", 1, 2.0),
-        timed("a", 2, 9.0), timed("b", 2, 3.0, "WARN"),
-        timed("a", 3, 5.0), timed("b", 4, 5.0),
-        timed("a", 5, None), timed("b", 5, 5.0),
-        timed("c", 1, 100.0),
-    ]  # fmt: skip
-    passed, every = paired(rows, "a", "b", "p50_ms")
-    assert passed is not None and (passed.n, passed.mean) == (1, 2.0)
-    assert every is not None and (every.n, every.mean) == (2, 2.5)
-    assert paired(rows, "a", "nobody", "p50_ms") == (None, None)
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_equal_arms_are_told_apart_in_one_of_twenty_cases_at_most(n: int) -> None:
+    """Whatever the number of seeds: the bootstrap alone would do so in more than one of five for three."""
+    rng = np.random.Generator(np.random.PCG64(n))
+    found = [ratio(np.exp(rng.normal(0, 0.1, n)).tolist()) for _ in range(400)]
+    wrong = sum(1 for one in found if one and not (one.low or 0) <= 1 <= (one.high or 0))
+    assert 2 <= wrong <= 36

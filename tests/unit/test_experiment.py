@@ -276,7 +276,7 @@ def test_overrides_change_the_file_before_it_is_checked(load: Load) -> None:
          "links.mbps: got -5; accepted: a number above 0 and at most 100000; write e.g. mbps: 20"),
         ("lnks.mbps=5",
          "lnks: got an unknown key; accepted: question, seed, repeat, topology, links, controller, collective, jobs, workload, load, requests, "
-         "events, duration_s, transport, telemetry, sweep; did you mean links?"),
+         "events, duration_s, transport, telemetry, expect, sweep; did you mean links?"),
         ("controller.use=ecmp",
          "controller.use: got a value for a swept key; accepted: a key that is not swept; "
          "write --set sweep.controller.use=[...]"),
