@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,7 +22,11 @@ from fabric import __version__
 from fabric.errors import FabricError, MachineError, RequestError
 from fabric.experiment import Experiment, load_experiment, parse_override, schema
 from fabric.plugins import KINDS, names
-from fabric.results import Row
+from fabric.results import Row, RunFolder
+
+if TYPE_CHECKING:
+    from fabric.experiment import Point
+    from fabric.screen import Screen
 
 __all__ = ["app", "main"]
 
@@ -151,25 +156,71 @@ def run(
     patience: Annotated[
         float, typer.Option(min=0, help="before each point, wait up to so many seconds for a hypervisor that takes over 10 % of the processors")
     ] = 0,
+    only: Annotated[list[str], typer.Option(help="only points whose variant or folder fits, e.g. 'ecmp*' or '*-r1' (may be repeated)")] = [],  # noqa: B006
     check: Annotated[bool, typer.Option("--check", help="end with 1 unless all that the file expects is shown")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which points would be run, and how long that takes at least; no root")] = False,
     as_json: Json = False,
 ) -> None:
     """Run an experiment (root): rows on the screen, everything else in a run folder."""
     from fabric.run import command_line
     from fabric.run import run as conduct
-    from fabric.screen import Screen
+    from fabric.unfinished import chosen
 
     experiment = _load(file, overrides)
     if check and not experiment.expect:
         raise RequestError(f"{file}: --check: got a file that expects nothing; accepted: one with expect; add e.g. expect: [{{measure: slowdown, below: 1.5}}] to it")
-    with Screen(_err, experiment) as screen:
-        folder = conduct(experiment, out, screen, command_line(), patience)
+    if dry_run:
+        _plan(chosen(experiment.points, only), as_json)
+        return
+    _conducted(lambda screen: conduct(experiment, out, screen, command_line(), patience, only), check, as_json)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="a run folder that was interrupted, or run in part", show_default=False)],
+    patience: Annotated[float, typer.Option(min=0, help="as of run")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="as of run")] = False,
+    as_json: Json = False,
+) -> None:
+    """Go on with an interrupted run (root): the points that have no rows yet, into the same folder."""
+    from fabric.run import command_line
+    from fabric.run import resume as conduct
+
+    _conducted(lambda screen: conduct(folder, screen, command_line(), patience), check, as_json)
+
+
+def _plan(points: Sequence[Point], as_json: bool) -> None:
+    """Print what would be run, and the least time that it takes."""
+    from fabric.estimate import least_s
+
+    seconds = [least_s(point) for point in points]
+    for point, some in zip(points, seconds, strict=True):
+        if as_json:
+            print(json.dumps({"point": point.label, "variant": point.variant, "seed": point.seed, "least_s": round(some, 1)}))
+        else:
+            _out.print(f"{point.label}: {point.variant}, seed {point.seed}, {some:.0f} s", highlight=False, markup=False, soft_wrap=True)
+    _err.print(f"{len(points)} points, {sum(seconds) / 60:.1f} minutes at least: a busy fabric takes longer than the ideal times that this counts", highlight=False, soft_wrap=True)
+
+
+def _conducted(conduct: Callable[[Screen], RunFolder], check: bool, as_json: bool) -> None:
+    """Run points and show what came out; an interruption says how to go on."""
+    from fabric.plots import draw
+    from fabric.screen import Screen
+
+    screen = Screen(_err)
+    try:
+        with screen:
+            folder = conduct(screen)
+    except (FabricError, KeyboardInterrupt):
+        if screen.folder is not None:
+            _err.print(f"to go on: fabriclab resume {screen.folder}", highlight=False, markup=False, soft_wrap=True)
+        raise
     if as_json:
         for row in screen.done:
             print(json.dumps(row.to_json()))
     screen.closing(str(folder.path))
-    from fabric.plots import draw
-
+    if not folder.finished:
+        _err.print(f"not all points of the file have been run; the others: fabriclab resume {folder.path}", highlight=False, markup=False, soft_wrap=True)
     figures = draw(folder.path)
     _err.print("figures: " + " ".join(str(path) for path in figures if path.suffix == ".png"), highlight=False, soft_wrap=True)
     shown = _expected(_err, folder.path, check)
@@ -264,7 +315,7 @@ def _scan(name: str, text: str, out: Path, patience: float) -> tuple[list[Row], 
         except RequestError as err:
             _, _, found = str(err).removeprefix(f"{file}:").partition(": ")  # the line is one of a file that nobody wrote
             raise RequestError(f"bench: {found}") from None
-        with Screen(_err, experiment) as screen:
+        with Screen(_err) as screen:
             return screen.done, conduct(experiment, out, screen, command_line(), patience).path
 
 

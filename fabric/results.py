@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -170,10 +171,16 @@ class RunFolder:
         (self.path / name).write_text(json.dumps(data, indent=1, default=str) + "\n")
 
     def append_rows(self, rows: Iterable[Row]) -> None:
-        """Add rows to rows.jsonl and write rows.csv anew, so that an interrupted run keeps what it has."""
-        with open(self.path / "rows.jsonl", "a") as file:
-            for row in rows:
-                file.write(json.dumps(row.to_json()) + "\n")
+        """Add rows to rows.jsonl, all or none, and write rows.csv anew, so that an interrupted run keeps what it has."""
+        text = "".join(json.dumps(row.to_json()) + "\n" for row in rows)
+        with open(self.path / "rows.jsonl", "ab") as file:
+            before = file.tell()
+            try:
+                file.write(text.encode())
+                file.flush()
+            except OSError:
+                os.truncate(self.path / "rows.jsonl", before)
+                raise
         write_csv(self.path / "rows.csv", read_rows(self.path))
 
     @property

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -31,13 +31,17 @@ from fabric.results import SCHEMA_VERSION, Row, RunFolder, read_rows
 from fabric.sandbox import Sandbox, sandbox
 from fabric.summary import summarise
 from fabric.transports import refuse_unmarked, tcps_of
+from fabric.unfinished import ALPHAS, chosen, left, reopened, set_aside
 from fabric.workload import Workload, workload
 
-__all__ = ["Watcher", "command_line", "judge_again", "machine", "run"]
+__all__ = ["Watcher", "command_line", "judge_again", "machine", "resume", "run"]
 
 
 class Watcher(Protocol):
     """Who looks on: the screen, a test, or nobody."""
+
+    def begins(self, folder: Path, points: Sequence[Point]) -> None:
+        """These points are going to be run, into this folder."""
 
     def calibrating(self, what: str) -> None:
         """The machine's own latency is being measured."""
@@ -55,33 +59,54 @@ class Watcher(Protocol):
         """A point ended in these rows."""
 
 
-def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str], patience_s: float = 0) -> RunFolder:
-    """Run every point of an experiment into a new folder under `out`, waiting before each at most `patience_s` for a quiet machine.
+def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str], patience_s: float = 0, only: Sequence[str] = ()) -> RunFolder:
+    """Run the points of an experiment, or those that fit a pattern of `only`, into a new folder under `out`.
 
-    MachineError before anything starts when this machine cannot; RunError when a point broke, with the folder kept.
+    Before each it waits at most `patience_s` for a quiet machine. MachineError before anything starts when this machine cannot; RunError when
+    a point broke, with the folder kept.
     """
-    if refused := refusals(experiment.points):
+    points = chosen(experiment.points, only)
+    return _conduct(experiment, points, lambda: _new_folder(experiment, out, command), watcher, patience_s)
+
+
+def resume(path: Path, watcher: Watcher, command: list[str], patience_s: float = 0) -> RunFolder:
+    """Run the points of an interrupted run that have no rows yet, into its own folder and with its own α; errors as of `run`."""
+    experiment, told = reopened(path)
+    told.setdefault("resumed", []).append({"command": command, "at": _now(), "machine": machine()})
+
+    def folder() -> RunFolder:
+        found = RunFolder(path)
+        found.write_json("run.json", told)
+        return found
+
+    return _conduct(experiment, left(path, experiment), folder, watcher, patience_s)
+
+
+def _conduct(experiment: Experiment, points: Sequence[Point], open_folder: Callable[[], RunFolder], watcher: Watcher, patience_s: float) -> RunFolder:
+    if refused := refusals(points):
         raise MachineError("; ".join(refused))
-    works = [workload(point) for point in experiment.points]
-    for point, work in zip(experiment.points, works, strict=True):
+    works = [workload(point) for point in points]
+    for point, work in zip(points, works, strict=True):
         clamps_of(point, work)
     with sandbox() as place, contextlib.ExitStack() as held:
-        tcps = providers(tcps_of(experiment.points), experiment.base, place.folder)
-        refuse_unmarked(experiment.points, works, tcps)
+        tcps = providers(tcps_of(points), experiment.base, place.folder)
+        refuse_unmarked(points, works, tcps)
         # Before ours are offered: what is put back afterwards must not name one that has gone by then.
         for tcp in tcps.values():
             place.set_machine_sysctls(machine_sysctls(tcp))
         held.enter_context(offered(tcps.values()))
-        folder = _new_folder(experiment, out, command)
-        alphas: dict[str, float] = {}
-        for point, work in zip(experiment.points, works, strict=True):
+        folder = open_folder()
+        watcher.begins(folder.path, points)
+        alphas: dict[str, float] = json.loads(folder.path.joinpath(ALPHAS).read_text()) if folder.path.joinpath(ALPHAS).is_file() else {}
+        for point, work in zip(points, works, strict=True):
             waited = wait_until_quiet(patience_s, watcher.waiting) if patience_s else None
             alpha_ms = _alpha_ms(point, alphas, folder, place, tcps, watcher)
             watcher.point_begins(point, len(experiment.points))
             rows = _run_point(point, work, folder, place, tcps, alpha_ms, watcher, waited)
             folder.append_rows(rows)
             watcher.rows(rows)
-    folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
+    if {row.point for row in read_rows(folder.path)} == {point.label for point in experiment.points}:
+        folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
     return folder
 
 
@@ -111,6 +136,7 @@ def _run_point(
     waited: Waited | None,
 ) -> list[Row]:  # fmt: skip
     path = folder.point(point.label)
+    set_aside(path, folder)
     payload = payload_mbps(point.links.mbps, point.links.mtu)
     servers = servers_of(point.fabric, work.ranks, payload)
     largest = max((ideal_ms(schedule, alpha_ms=alpha_ms, payload_mbps=payload, servers=servers) for schedule in work.schedules), default=0.0)
@@ -128,7 +154,10 @@ def _alpha_ms(
     key = f"{calibrated(point.links).model_dump_json()} {point.transport.model_dump_json(exclude={'hosts'})} {own}"
     if key not in known:
         watcher.calibrating(f"{point.links.mbps:g} Mb/s links, MTU {point.links.mtu}, {point.transport.tcp}")
-        known[key] = measure_alpha_ms(point, folder.path / "calibration" / f"{len(known):03d}", place, tcps)
+        path = folder.path / "calibration" / f"{len(known):03d}"
+        set_aside(path, folder)
+        known[key] = measure_alpha_ms(point, path, place, tcps)
+        folder.write_json(ALPHAS, known)
     return known[key] + (point.links.delay_ms or 0.0)
 
 

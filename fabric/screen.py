@@ -5,9 +5,9 @@ Everything goes to standard error but what the caller prints itself, so that `--
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,7 +20,7 @@ from fabric.check_controller import Report
 from fabric.claims import Claim, Interval, claims
 from fabric.compare import Comparison
 from fabric.expecting import Outcome
-from fabric.experiment import Experiment, Point
+from fabric.experiment import Point
 from fabric.explain import Explanation
 from fabric.journeys import Journey, hops
 from fabric.results import Row
@@ -160,17 +160,15 @@ _SHORT = {"slowdown": "slowdown", "iteration_ms": "iteration ms", "load_share_of
 class Screen:
     """A Watcher that draws a progress bar and prints each point's rows as they come."""
 
-    def __init__(self, console: Console, experiment: Experiment) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.total = sum(_steps(point) for point in experiment.points)
-        self.points = len(experiment.points)
         self.done: list[Row] = []
+        self.folder: Path | None = None  # once there is one
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
         )  # fmt: skip
-        self.task: TaskID = self.progress.add_task("starting", total=self.total)
-        self.began = time.monotonic()
+        self.task: TaskID = self.progress.add_task("starting", total=None)
 
     def __enter__(self) -> Screen:
         self.progress.start()
@@ -178,6 +176,11 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+    def begins(self, folder: Path, points: Sequence[Point]) -> None:
+        """Know how much there is to do, and where it goes."""
+        self.folder = folder
+        self.progress.update(self.task, total=sum(_steps(point) for point in points))
 
     def calibrating(self, what: str) -> None:
         """Say that the machine's own latency is being measured."""
