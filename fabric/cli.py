@@ -26,6 +26,7 @@ from fabric.results import Row, RunFolder
 
 if TYPE_CHECKING:
     from fabric.experiment import Point
+    from fabric.graph import Fabric
     from fabric.screen import Screen
 
 __all__ = ["app", "main"]
@@ -320,6 +321,94 @@ def _scan(name: str, text: str, out: Path, patience: float) -> tuple[list[Row], 
 
 
 @app.command()
+def shell(
+    file: File,
+    overrides: Set = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="which point's network: as of run")] = [],  # noqa: B006
+) -> None:
+    """Mininet's command line on an experiment's network, up and controlled, without its traffic (root)."""
+    from fabric.live import live
+    from fabric.network import command_line as mininet
+    from fabric.run import standing
+    from fabric.screen import traced
+    from fabric.tracing import trace as find_out
+
+    def look(words: str) -> None:
+        try:
+            up, asked = live(), words.split()
+            if not 2 <= len(asked) <= 4:
+                raise RequestError(f"trace: got {len(asked)} words; accepted: SRC DST [SPORT [DPORT]]; write e.g. trace {hosts[0]} {hosts[-1]}")
+            sport, dport = [*(_number(text) for text in asked[2:]), None, None][:2]
+            traced(_out, find_out(up, asked[0], asked[1], sport=sport, dport=dport), up.fabric)
+        except FabricError as err:
+            _out.print(str(err), highlight=False, markup=False, soft_wrap=True)
+
+    experiment = _load(file, overrides)
+    with standing(experiment, only) as (point, network):
+        hosts = [host.name for host in point.fabric.hosts]
+        _err.print(
+            f"{point.topology.use} with {len(hosts)} hosts, {point.controller.use}: try pingall, {hosts[0]} ping {hosts[-1]}, "
+            f"trace {hosts[0]} {hosts[-1]}; exit ends it", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a Ctrl-C is for the command that runs in there
+        try:
+            mininet(network.mininet, {"trace": look})
+        finally:
+            signal.signal(signal.SIGINT, _interrupt)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise RequestError(f"trace: got port {text}; accepted: a whole number from 1 to 65535; write e.g. 5001")
+    return int(text)
+
+
+@app.command()
+def trace(
+    src: Annotated[str, typer.Argument(help="the host that sends", show_default=False)],
+    dst: Annotated[str, typer.Argument(help="the host that it sends to", show_default=False)],
+    sport: Annotated[int | None, typer.Option(min=1, max=65535, help="source port; by default the run's own connection's")] = None,
+    dport: Annotated[int | None, typer.Option(min=1, max=65535, help="destination port; likewise")] = None,
+    udp: Annotated[bool, typer.Option("--udp", help="UDP instead of TCP")] = False,
+    probes: Annotated[int, typer.Option(min=1, max=1000, help="how many packets are sent")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")] = False,
+) -> None:
+    """The path that a flow really takes on the network that is up now, and what the switches' rules say (root)."""
+    from fabric.live import live
+    from fabric.screen import traced
+    from fabric.tracing import trace as find_out
+
+    up = live()
+    with up.noted("trace"):
+        found = find_out(up, src, dst, sport=sport, dport=dport, protocol="udp" if udp else "tcp", probes=probes)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        traced(_out, found, up.fabric)
+    if not found.agrees:
+        raise typer.Exit(1)
+
+
+@app.command()
+def capture(
+    a: Annotated[str, typer.Argument(help="a node", show_default=False)],
+    b: Annotated[str, typer.Argument(help="a node that a link joins it with", show_default=False)],
+    out: Annotated[Path, typer.Option(help="where the packets are written, for Wireshark")] = Path("capture.pcap"),
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="for how long")] = 5,
+    count: Annotated[int | None, typer.Option(min=1, help="or until so many packets have come")] = None,
+) -> None:
+    """Capture the packets of a link on the network that is up now (root); rows measured meanwhile say so."""
+    from fabric.capturing import capture as take
+    from fabric.live import live
+
+    up = live()
+    with up.noted(f"capture of {a} - {b}"):
+        found = take(up, a, b, out, seconds=seconds, most=count)
+    missed = f", {found.missed} missed" if found.missed else ""
+    _out.print(f"{out}: {found.out} packets out of {found.interface}, {found.back} into it{missed}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="a run folder", show_default=False)],
     as_json: Json = False,
@@ -416,6 +505,31 @@ def plot(
     for folder in folders:
         for path in draw(folder, figure):
             _out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command("draw")
+def draw_map(
+    file: Annotated[Path, typer.Argument(help="an experiment file, or a run folder, whose links are coloured by what they carried", show_default=False)],
+    overrides: Set = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="the picture's file, of an experiment file: PNG, SVG or PDF")] = Path("topology.png"),
+) -> None:
+    """Draw the fabric of an experiment, or of a run; no root."""
+    from fabric.plots import draw, draw_topology
+
+    if file.is_dir():
+        paths = draw(file, "topology")
+    else:
+        fabrics = {name: point.fabric for point in reversed(_load(file, overrides).points) for name in [_described(point.fabric)]}
+        names = list(reversed(fabrics))
+        files = [out if number == 0 else out.with_stem(f"{out.stem}-{number + 1}") for number in range(len(names))]
+        paths = [draw_topology(fabrics[name], name, path) for name, path in zip(names, files, strict=True)]
+    for path in paths:
+        _out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _described(fabric: Fabric) -> str:
+    params = ", ".join(f"{key} {value}" for key, value in fabric.params.items() if value is not None)
+    return f"{fabric.topology}{f' ({params})' if params else ''}: {len(fabric.switches)} switches, {len(fabric.hosts)} hosts, {len(fabric.links)} links"
 
 
 @app.command("check-controller")

@@ -34,6 +34,7 @@ from fabric.installed import installed_path
 from fabric.instruments import Instruments, instruments
 from fabric.kernel import read_sysctl
 from fabric.links import Shape
+from fabric.live import announced
 from fabric.markers import best_marker
 from fabric.marking import Marker, Threshold
 from fabric.network import ControllerAddress, Network, network
@@ -49,6 +50,7 @@ from fabric.routes import Metrics
 from fabric.sandbox import Sandbox
 from fabric.scouting import scouting
 from fabric.seeds import number
+from fabric.tcp import Endpoints
 from fabric.traffic import Timing, Traffic, TrafficPart, TrafficProcess, traffic_process
 from fabric.transports import JobSockets, Settings, jobs, settings, transport_record
 from fabric.workload import Part, Workload
@@ -186,6 +188,14 @@ def emulate(
 
 
 @contextlib.contextmanager
+def stand(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mapping[str, Provided]) -> Iterator[Network]:
+    """The network of a point, up and controlled, for the time of the block; its traffic is not begun, and nothing is measured."""
+    folder.mkdir(parents=True)
+    with _up(point, work, folder, place, tcps) as up:
+        yield up.network
+
+
+@contextlib.contextmanager
 def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mapping[str, Provided]) -> Iterator[_Running]:
     source = plugins.find("controller", point.controller.use, point.base)
     orders = plugins.defines(source, "on_answer")
@@ -219,7 +229,16 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
         line = more.enter_context(delay_line(point, net, folder / "delay"))
         controller.wait_ready()
         bring_into_force(clamps_of(point, work), _ips(point), net.inside)
+        pids = {"": ovs.daemon.pid, **{host.name: net.host_pid(host.name) for host in point.fabric.hosts}}
+        more.enter_context(announced(place.folder, folder, point.fabric, ovs_folder, pids, _connections(work)))
         yield _Running(point, tcps, work, folder, ovs, net, controller, place.folder, marker, measuring, line)
+
+
+def _connections(work: Workload) -> dict[tuple[str, str], Endpoints]:
+    """The first connection between each two hosts that have any."""
+    hosts = work.hosts_by_edge
+    flows = [((flow.src, flow.dst), ends) for flow, ends in zip(work.flows, work.flow_endpoints, strict=True)]
+    return dict(reversed([*((hosts[edge], ends) for edge, ends in work.edges.items()), *flows]))
 
 
 def _idle_rtt_ms(up: _Running) -> float:

@@ -42,7 +42,7 @@ class Evidence:
     went into a switch and neither left it nor were counted as dropped by a queue. `idle_hop_ms` is the idle latency
     per switch. `release_late` is how late the last rank began, as a share of the iteration, in the median iteration.
     `line_late` and `line_overrun` are shares of the packets that a user-space delay line released more than a millisecond
-    late, and that the kernel dropped because it did not take them in time.
+    late, and that the kernel dropped because it did not take them in time. `watched_s` is for how long somebody captured or traced packets.
     """
 
     samples: float | None = None
@@ -59,6 +59,7 @@ class Evidence:
     release_late: float | None = None
     line_late: float | None = None
     line_overrun: float | None = None
+    watched_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ LIMITS = (
     Limit("release_late", 0.05, 0.20, True, "ranks began up to {:.0%} of an iteration late"),
     Limit("line_late", 0.02, 0.10, True, "the delay line released {:.1%} of the packets more than 1 ms late"),
     Limit("line_overrun", 0.0, 0.001, True, "the delay line was overrun and lost {:.3%} of the packets"),
+    Limit("watched_s", 0.0, 60.0, True, "packets were captured or traced meanwhile, for {:.1f} s, which takes time of the machine"),
 )
 
 

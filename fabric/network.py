@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mininet.cli import CLI
 from mininet.link import Link as MininetLink
 from mininet.log import setLogLevel
 from mininet.net import Mininet
@@ -32,7 +33,7 @@ from fabric.ovs import PrivateOvs
 from fabric.release import release_senders
 from fabric.routes import ADDRESS_PREFIX, Metrics, set_routes, wrong_routes
 
-__all__ = ["ControllerAddress", "Network", "network"]
+__all__ = ["ControllerAddress", "Network", "command_line", "network"]
 
 _SEGMENTS_A_PACKET = 1
 _RECONNECT_MS = 1000  # the longest pause of a switch between two tries to reach its controller
@@ -462,3 +463,21 @@ def _take_down(built: Network) -> None:
     for node in (*built.mininet.hosts, *built.mininet.switches):
         with contextlib.suppress(OSError):
             node.terminate()
+
+
+def command_line(net: Any, more: Mapping[str, Callable[[str], None]]) -> None:
+    """Mininet's own command line on a network that is up, with more commands by name, until its end of input or `exit`."""
+
+    class Line(CLI):  # type: ignore[misc]
+        """What Mininet's has, and what it is given."""
+
+        def emptyline(self) -> None:
+            """An empty line does nothing; Mininet's would repeat the last command."""
+
+    for name, act in more.items():
+        setattr(Line, f"do_{name}", lambda _, words, act=act: act(words))
+    setLogLevel("info")  # its commands answer by logging
+    try:
+        Line(net)
+    finally:
+        setLogLevel("critical")

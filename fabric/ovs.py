@@ -24,7 +24,7 @@ from fabric.kernel import die_with_parent, has_module
 from fabric.polling import until
 from fabric.release import can_release
 
-__all__ = ["Datapath", "PrivateOvs", "allocator_environment", "best_datapath", "private_ovs"]
+__all__ = ["Datapath", "OvsControl", "PrivateOvs", "allocator_environment", "best_datapath", "private_ovs"]
 
 Datapath = Literal["system", "netdev", "dummy"]
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -41,10 +41,32 @@ def best_datapath() -> Datapath:
 
 
 @dataclass
-class PrivateOvs:
-    """A running instance: `folder` holds its sockets, database and logs."""
+class OvsControl:
+    """What can be asked of a running instance whose sockets are in `folder`, also by who did not start it."""
 
     folder: Path
+
+    def appctl(self, method: str, *words: str) -> str:
+        """Call a method of ovs-vswitchd's control socket (what ovs-appctl does, without a process per call)."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(10)
+            channel.connect(str(self.folder / "vswitchd.ctl"))
+            channel.sendall(json.dumps({"id": 0, "method": method, "params": words}).encode())
+            answer = _one_json(channel)
+        if answer["error"] is not None:
+            raise RunError(f"ovs-vswitchd refused {method} {' '.join(words)}: {str(answer['error']).strip()}")
+        return str(answer["result"])
+
+    def trace(self, bridge: str, flow: str) -> list[int]:
+        """The OpenFlow ports that `bridge` would send a packet of `flow` (ovs-ofctl syntax) out of, in order."""
+        text = self.appctl("ofproto/trace", bridge, flow)
+        return [int(port) for port in re.findall(r"^ *output:(\d+)$", text, re.MULTILINE)]
+
+
+@dataclass
+class PrivateOvs(OvsControl):
+    """A running instance: `folder` holds its sockets, database and logs."""
+
     datapath: Datapath
     database: subprocess.Popen[bytes]
     daemon: subprocess.Popen[bytes]
@@ -75,22 +97,6 @@ class PrivateOvs:
         for name, process in (("ovsdb-server", self.database), ("ovs-vswitchd", self.daemon)):
             if process.poll() is not None:
                 raise RunError(f"{name} ended by itself (code {process.returncode}); its log ends: {_tail(self.folder / (name + '.log'))}")
-
-    def appctl(self, method: str, *words: str) -> str:
-        """Call a method of ovs-vswitchd's control socket (what ovs-appctl does, without a process per call)."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(10)
-            channel.connect(str(self.folder / "vswitchd.ctl"))
-            channel.sendall(json.dumps({"id": 0, "method": method, "params": words}).encode())
-            answer = _one_json(channel)
-        if answer["error"] is not None:
-            raise RunError(f"ovs-vswitchd refused {method} {' '.join(words)}: {str(answer['error']).strip()}")
-        return str(answer["result"])
-
-    def trace(self, bridge: str, flow: str) -> list[int]:
-        """The OpenFlow ports that `bridge` would send a packet of `flow` (ovs-ofctl syntax) out of, in order."""
-        text = self.appctl("ofproto/trace", bridge, flow)
-        return [int(port) for port in re.findall(r"^ *output:(\d+)$", text, re.MULTILINE)]
 
 
 @contextlib.contextmanager

@@ -222,11 +222,11 @@ def _ordered(seen: Recorded) -> list[tuple[int, int]]:
 
 
 def _marked_none_of(port: Mapping[str, Any]) -> int:
-    """Of how many packets that it could have marked a port marked none; 0 when it marked some, or could not.
+    """Of how many packets that it could have marked a port marked none; 0 when it marked some, could not, or found them marked before.
 
     RED does not count those; but each that came over its threshold, and when none did it has not judged at all.
     """
-    if port["marked"]:
+    if port["marked"] or port["marked_before"]:
         return 0
     if port["capable"] is None:
         return 0 if port["not_capable"] else int(port["packets"])

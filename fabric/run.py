@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -20,11 +20,12 @@ from fabric import __version__
 from fabric.calibration import calibrated, measure_alpha_ms
 from fabric.clamps import clamps_of
 from fabric.doctor import refusals
-from fabric.emulation import emulate, machine_sysctls
+from fabric.emulation import emulate, machine_sysctls, stand
 from fabric.endpoints import Provided, offered, providers
 from fabric.errors import MachineError, RequestError
 from fabric.experiment import Experiment, Point, load_experiment
 from fabric.ideal import ideal_ms, payload_mbps
+from fabric.network import Network
 from fabric.patience import Waited, wait_until_quiet
 from fabric.predictions import servers_of
 from fabric.results import SCHEMA_VERSION, Row, RunFolder, read_rows
@@ -34,7 +35,7 @@ from fabric.transports import refuse_unmarked, tcps_of
 from fabric.unfinished import ALPHAS, chosen, left, reopened, set_aside
 from fabric.workload import Workload, workload
 
-__all__ = ["Watcher", "command_line", "judge_again", "machine", "resume", "run"]
+__all__ = ["Watcher", "command_line", "judge_again", "machine", "resume", "run", "standing"]
 
 
 class Watcher(Protocol):
@@ -88,13 +89,7 @@ def _conduct(experiment: Experiment, points: Sequence[Point], open_folder: Calla
     works = [workload(point) for point in points]
     for point, work in zip(points, works, strict=True):
         clamps_of(point, work)
-    with sandbox() as place, contextlib.ExitStack() as held:
-        tcps = providers(tcps_of(points), experiment.base, place.folder)
-        refuse_unmarked(points, works, tcps)
-        # Before ours are offered: what is put back afterwards must not name one that has gone by then.
-        for tcp in tcps.values():
-            place.set_machine_sysctls(machine_sysctls(tcp))
-        held.enter_context(offered(tcps.values()))
+    with _prepared(experiment, points, works) as (place, tcps):
         folder = open_folder()
         watcher.begins(folder.path, points)
         alphas: dict[str, float] = json.loads(folder.path.joinpath(ALPHAS).read_text()) if folder.path.joinpath(ALPHAS).is_file() else {}
@@ -108,6 +103,30 @@ def _conduct(experiment: Experiment, points: Sequence[Point], open_folder: Calla
     if {row.point for row in read_rows(folder.path)} == {point.label for point in experiment.points}:
         folder.write_json("finished.json", {"points": len(experiment.points), "at": _now()})
     return folder
+
+
+@contextlib.contextmanager
+def _prepared(experiment: Experiment, points: Sequence[Point], works: Sequence[Workload]) -> Iterator[tuple[Sandbox, Mapping[str, Provided]]]:
+    """A sandbox on a machine that has what the points ask for, for the time of the block."""
+    with sandbox() as place, contextlib.ExitStack() as held:
+        tcps = providers(tcps_of(points), experiment.base, place.folder)
+        refuse_unmarked(points, works, tcps)
+        # Before ours are offered: what is put back afterwards must not name one that has gone by then.
+        for tcp in tcps.values():
+            place.set_machine_sysctls(machine_sysctls(tcp))
+        held.enter_context(offered(tcps.values()))
+        yield place, tcps
+
+
+@contextlib.contextmanager
+def standing(experiment: Experiment, only: Sequence[str] = ()) -> Iterator[tuple[Point, Network]]:
+    """The network of an experiment's first point, or of the first that fits `only`: up, controlled and without traffic, for the time of the block."""
+    point = chosen(experiment.points, only)[0]
+    if refused := refusals([point]):
+        raise MachineError("; ".join(refused))
+    work = workload(point)
+    with _prepared(experiment, [point], [work]) as (place, tcps), stand(point, work, place.folder / "standing", place, tcps) as net:
+        yield point, net
 
 
 def judge_again(path: Path) -> list[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,11 +22,15 @@ from fabric.compare import Comparison
 from fabric.expecting import Outcome
 from fabric.experiment import Point
 from fabric.explain import Explanation
+from fabric.graph import Fabric
 from fabric.journeys import Journey, hops
 from fabric.results import Row
 from fabric.telling import told
 
-__all__ = ["Screen", "claim_table", "comparisons", "explanation", "hop_heading", "hop_table", "judgement", "outcomes", "report", "size_label", "table", "verdict_table", "verdicts"]
+if TYPE_CHECKING:
+    from fabric.tracing import Traced  # and scapy, which takes its time to load
+
+__all__ = ["Screen", "claim_table", "comparisons", "explanation", "hop_heading", "hop_table", "judgement", "outcomes", "report", "size_label", "table", "traced", "verdict_table", "verdicts"]
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", None: "red"}
 
@@ -136,6 +140,30 @@ def comparisons(console: Console, found: Sequence[Comparison]) -> None:
             where = ", ".join([*([one.where] if one.where else []), *([size_label(one.nbytes)] if one.nbytes else [])])
             shown.add_row(escape(where) or "-", one.measure, _ratio(one.passed), _ratio(one.all, between=False), _SEEN[one.seen])
         console.print(shown)
+
+
+def traced(console: Console, found: Traced, fabric: Fabric) -> None:
+    """The way that probes took, a line a port, and whether it is the one that the rules lead."""
+    ends = f"{found.src} → {found.dst}, {found.protocol} {found.ports[0]} → {found.ports[1]}"
+    console.print(f"{ends}: {found.arrived} of {found.sent} probes arrived" + (f", {found.one_way_ms:.2f} ms" if found.one_way_ms is not None else ""), highlight=False)
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("hop", "port", "to", "probes", "packets sent meanwhile"):
+        shown.add_column(name, justify="left" if name in ("port", "to") else "right", no_wrap=True)
+    for path, probes in found.paths:
+        for hop, port in enumerate(path, 1):
+            peer = fabric.peer[port]
+            shown.add_row(str(hop), escape(port.interface), escape(peer.node), str(probes), str(found.counted.get(port.interface, "-")))
+        shown.add_section()
+    console.print(shown)
+    rules = "the rules lead the same way" if found.agrees else f"by the rules it {_led(found, fabric)}"
+    many = "the only shortest path" if found.equal_cost == 1 else f"one of {found.equal_cost} shortest paths"
+    colour = "green" if found.agrees else "red"
+    console.print(f"[{colour}]{escape(rules)}[/], {many}" if found.paths else f"[{colour}]{escape(rules)}[/]", highlight=False, soft_wrap=True)
+
+
+def _led(found: Traced, fabric: Fabric) -> str:
+    way = " > ".join(port.interface for port in found.rules.path)
+    return f"leaves by {way}, and {found.rules.words(fabric)}"
 
 
 def outcomes(console: Console, found: Sequence[Outcome]) -> None:

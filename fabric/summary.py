@@ -24,6 +24,7 @@ from fabric.fluid import share_of_nonblocking
 from fabric.goodput import fabric_utilisation, jain, leftover_share
 from fabric.graph import Fabric
 from fabric.ideal import ETHERNET_HEADER, algbw_mbps, busbw_mbps, ideal_ms
+from fabric.live import watched_s
 from fabric.orders import done
 from fabric.predictions import (
     burst_bytes,
@@ -365,6 +366,7 @@ def _judged(
     if line := line_seen(seen.folder / "delay", window):
         evidence = replace(evidence, line_late=line.late, line_overrun=line.overrun)
         row = replace(row, losses=line.lost, delay_line_cores=round(line.cores, 4))
+    evidence = replace(evidence, watched_s=watched_s(seen.folder, window))
     faults = unproven(point, seen)
     if raised := seen.network["controller_exceptions"]:
         faults.append(f"the controller raised {raised} exceptions, see {row.point}/controller/manager.log")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fabric.graph import Fabric, Port
-from fabric.ovs import PrivateOvs
+from fabric.ovs import OvsControl
 from fabric.paths import Path
 
 __all__ = ["End", "Pair", "Trail", "trail", "trails"]
@@ -63,7 +63,7 @@ class Trail:
 
 
 def trails(
-    ovs: PrivateOvs, fabric: Fabric, pairs: Iterable[Pair], down: Collection[Port] = ()
+    ovs: OvsControl, fabric: Fabric, pairs: Iterable[Pair], down: Collection[Port] = ()
 ) -> dict[Pair, Trail]:
     """The trail of one TCP connection's first segment between each two hosts; the ports `down` are taken away."""
     asked = list(pairs)
@@ -76,7 +76,7 @@ def trails(
 
 
 def trail(
-    ovs: PrivateOvs, fabric: Fabric, src: str, dst: str, *, flow: str | None = None, choice: int = 1, down: Collection[Port] = ()
+    ovs: OvsControl, fabric: Fabric, src: str, dst: str, *, flow: str | None = None, choice: int = 1, down: Collection[Port] = ()
 ) -> Trail:
     """Follow a packet from host to host; `choice` stands for the hash of select groups.
 

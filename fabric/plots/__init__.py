@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fabric.errors import RequestError
+from fabric.graph import Fabric
 from fabric.plots.bandwidth import BANDWIDTH
 from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
@@ -33,15 +34,16 @@ from fabric.plots.queues import QUEUES
 from fabric.plots.rails import RAILS
 from fabric.plots.rates import RATES
 from fabric.plots.timeline import TIMELINE
+from fabric.plots.topology import TOPOLOGY, draw_fabric
 from fabric.plots.utilisation import UTILISATION
 from fabric.results import Row, read_rows
 
-__all__ = ["FIGURES", "Plot", "Table", "draw"]
+__all__ = ["FIGURES", "Plot", "Table", "draw", "draw_topology"]
 
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS,
+    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS, "topology": TOPOLOGY,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {
@@ -68,6 +70,21 @@ def draw(folder: Path, figure: str | None = None, *, point: str | None = None) -
     if not apply:
         raise RequestError(f"{folder}: nothing to draw in {len(rows)} rows; accepted: a folder with results")
     return [path for name in apply if figure in (None, name) for path in _write(folder, name, apply[name])]
+
+
+def draw_topology(fabric: Fabric, title: str, path: Path) -> Path:
+    """Draw a fabric that need not be up, as PNG or whatever the path's ending says; RequestError when it cannot be written."""
+    with matplotlib.style.context(["default", STYLE], after_reset=True):
+        figure = Figure(figsize=(WIDTH, 4.8), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw_fabric(figure.subplots(), fabric)
+        figure.suptitle(wrapped(title, 80), x=0.01, ha="left", weight="bold")
+        try:
+            figure.savefig(path, dpi=DPI)
+        except (OSError, ValueError) as err:
+            reason = getattr(err, "strerror", None) or str(err)
+            raise RequestError(f"{path}: cannot be written: {reason}; name another one, e.g. topology.png") from None
+    return path
 
 
 def _for(plot: Plot, rows: Sequence[Row]) -> list[Row]:

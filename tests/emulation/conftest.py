@@ -129,7 +129,7 @@ def quiet_state() -> MachineState:
     return found[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait() -> Callable[..., None]:
     """`wait(condition, "what")` with a deadline."""
     return wait_for
@@ -141,7 +141,7 @@ def marked() -> Callable[..., dict[int, str]]:
     return marked_processes
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_alone() -> Callable[..., subprocess.Popen[str]]:
     """`start_alone(fabriclab, *words)` starts a run, and again if somebody else's was a moment faster."""
 
@@ -238,9 +238,9 @@ class Fabriclab:
         return path
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start the command in a process group of its own, with SIGINT as a shell would leave it."""
+        """Start the command in a process group of its own, with SIGINT as a shell would leave it; `shell` can be typed to."""
         process = subprocess.Popen(
-            [*COMMAND, *words], cwd=self.folder, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [*COMMAND, *words], cwd=self.folder, text=True, stdin=subprocess.PIPE if words[0] == "shell" else subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "COLUMNS": "200"},
             preexec_fn=_as_a_shell_would,
         )  # fmt: skip

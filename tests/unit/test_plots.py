@@ -13,11 +13,13 @@ import matplotlib
 import numpy as np
 import pytest
 
+from fabric import plugins
 from fabric.collectives.ring_allreduce import ring_allreduce
 from fabric.errors import RequestError
 from fabric.histogram import bucket_of
-from fabric.plots import FIGURES, draw
+from fabric.plots import FIGURES, draw, draw_topology
 from fabric.plots.frame import arms_of, load_of
+from fabric.plots.topology import places
 from fabric.results import Row, RunFolder, read_rows
 from topologies.rails import rail_optimized
 
@@ -584,7 +586,7 @@ def all_refused(row: Row) -> bool:
     [
         (
             load_alone, {"figure": "latency"},
-            f"no {FIGURES['latency'].needs}: figure latency needs some; this folder offers load-share, utilisation",
+            f"no {FIGURES['latency'].needs}: figure latency needs some; this folder offers load-share, utilisation, rates, topology",
         ),
         (
             all_refused, {"figure": "latency"},
@@ -602,6 +604,33 @@ def test_what_cannot_be_drawn_is_said(folder: Path, keep: Any, asked: dict[str, 
         draw(folder, **asked)
     assert message in str(caught.value)
     assert not (folder / "figures").exists()
+
+
+def test_the_map_has_the_mean_of_every_port(drawn: Path) -> None:
+    """Nothing in the first of four seconds, .98 in the others; both directions of a link are told apart."""
+    one = [line for line in table(drawn, "topology") if (line["variant"], line["port"]) == ("two-level", "p0e1-eth3")]
+    assert [(line["to"], float(line["share"])) for line in one] == [("p0a0", pytest.approx(0.735))]
+    assert len(table(drawn, "topology")) == 2 * 96
+
+
+@pytest.mark.parametrize("name", ["fat-tree", "leaf-spine", "dual-plane", "rail-optimized", "rail-only", "single-switch", "dumbbell"])
+def test_every_node_has_a_place_of_its_own(name: str) -> None:
+    """Hosts at the bottom in the topology's order, and each tier above what it joins."""
+    params = {"fat-tree": {"k": 4}, "leaf-spine": {"leaves": 2, "spines": 2, "hosts": 3}, "single-switch": {"hosts": 4}, "dumbbell": {"pairs": 2},
+              "rail-optimized": {"servers": 4, "rails": 2}, "rail-only": {"servers": 4, "rails": 2}, "dual-plane": {"racks": 2, "hosts": 2, "spines": 2}}  # fmt: skip
+    fabric = plugins.load("topology", name, Path())(**params[name])
+    at = places(fabric)
+    assert len(set(at.values())) == len(at) == len(fabric.graph) and all(0 < x < 1 for x, _ in at.values())
+    assert {at[host.name][1] for host in fabric.hosts} == {0.0} and all(at[switch.name][1] > 0 for switch in fabric.switches)
+    assert sorted((host.name for host in fabric.hosts), key=lambda host: at[host][0]) == [host.name for host in sorted(fabric.hosts, key=lambda host: host.position)]
+
+
+def test_a_fabric_is_drawn_without_a_run(tmp_path: Path) -> None:
+    """As a picture of the kind that the file's ending says; what cannot be written is told."""
+    fabric = plugins.load("topology", "fat-tree", Path())(k=4)
+    assert draw_topology(fabric, "?", tmp_path / "a.svg").read_text().count("p0e0h0") >= 1
+    with pytest.raises(RequestError, match=r"none/a.png: cannot be written: No such file or directory; name another one, e.g. topology.png"):
+        draw_topology(fabric, "?", tmp_path / "none" / "a.png")
 
 
 def test_a_record_of_one_sample_is_no_heat_map(folder: Path) -> None:

@@ -350,6 +350,16 @@ def test_marks_that_the_delay_line_lost_are_missed_by_nobody(by: str, received: 
     assert (told(seen) == []) == fine
 
 
+def test_packets_that_were_marked_before_are_not_marked_again() -> None:
+    """A queue over its threshold in which all that could be marked came with a mark has done what it should."""
+    seen = Seen()
+    seen.network["marking"]["ce_received"] = {"h0": 0}
+    seen.port["marked"] = 0
+    assert len(told(seen, STEP)) == 1
+    seen.port["marked_before"] = 7
+    assert told(seen, STEP) == []
+
+
 @pytest.mark.parametrize(("nbytes", "found"), [(27 * FRAME, 1), (28 * FRAME, 0)])
 def test_thresholds_in_bytes_are_judged_like_those_in_packets(nbytes: int, found: int) -> None:
     """The queue held thirty frames and marked nothing: too many over the first, within the slack of two over the second."""
