@@ -16,7 +16,7 @@ from fabric.events import Happened, InForce, in_force
 from fabric.graph import Fabric
 from fabric.telemetry import CpuSample, Ints, Queues, utilisation
 
-__all__ = ["LIMITS", "Evidence", "Limit", "Verdict", "gather", "judge"]
+__all__ = ["LIMITS", "Evidence", "Limit", "Verdict", "gather", "judge", "lost_inside"]
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 _SECOND = 1.0
@@ -231,6 +231,15 @@ def _burst_frames(queues: Queues, force: InForce, frame: int, window: tuple[floa
     ahead = queues.sent_bytes[inside] - np.concatenate((np.zeros_like(rate[:1]), np.cumsum(allowed, axis=0)))
     read_late = np.zeros_like(rate) if queues.took_ms is None else rate * queues.took_ms[inside, np.newaxis] / 1e3
     return float((ahead - read_late - np.minimum.accumulate(ahead, axis=0)).max() / frame)
+
+
+def lost_inside(queues: Queues, fabric: Fabric) -> int:
+    """How many packets went into a switch and neither left it nor were counted as dropped, nor stand in a queue at the end, over a whole record.
+
+    The userspace datapath sends in batches: when a queue refuses a packet, those behind it in its batch may be given up as well.
+    """
+    _, inside, _ = _inside(queues, fabric)
+    return int(np.maximum(inside[-1], 0).sum()) if len(inside) else 0
 
 
 def _inside(queues: Queues, fabric: Fabric) -> tuple[Ints, Ints, Ints]:

@@ -234,17 +234,18 @@ def _marked_none_of(port: Mapping[str, Any]) -> int:
 
 
 def _marks_arrived(point: Point, seen: Recorded) -> Iterator[str]:
-    """Hosts must have received every mark, but for those that a queue dropped after it was marked.
+    """Hosts must have received every mark, but for those that a queue dropped, or a switch lost, after it was marked.
 
     What stood in the queue of a link that an event took down is gone uncounted: then there is no least.
     """
     ports, received = seen.network["marking"]["ports"], sum(seen.network["marking"]["ce_received"].values())
     marked, lost = sum(port["marked"] for port in ports.values()), int(seen.queues.drops[-1].sum())
+    inside = seen.lost_inside(point.fabric)
     if (delay := seen.network.get("delay")) and delay["by"] == NETEM:  # it loses, and holds back, before the host counts
         lost += delay["lost"] + delay["waiting"]
-    least = 0 if any(one.event.do == "down" for one in seen.happened) else _distinct(point, ports) - lost
+    least = 0 if any(one.event.do == "down" for one in seen.happened) else _distinct(point, ports) - lost - inside
     if not least <= received <= marked:
-        yield f"queues marked {marked} packets, hosts received {received} with CE, and queues dropped {lost}"
+        yield f"queues marked {marked} packets, hosts received {received} with CE, queues dropped {lost}, and switches lost {inside}"
 
 
 def _distinct(point: Point, ports: Mapping[str, Mapping[str, Any]]) -> int:

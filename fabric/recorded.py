@@ -13,6 +13,7 @@ from typing import Any
 
 from fabric.decisions import read_decisions
 from fabric.events import Happened, read_happened
+from fabric.fidelity import lost_inside
 from fabric.graph import Fabric
 from fabric.journeys import Journey, read_journeys
 from fabric.orders import read_orders
@@ -55,6 +56,10 @@ class Recorded:
     def network(self) -> dict[str, Any]:
         """network.json."""
         return self._json("network.json")
+
+    def lost_inside(self, fabric: Fabric) -> int:
+        """How many packets switches lost that no queue counted."""
+        return lost_inside(self.queues, fabric)
 
     @cached_property
     def edge_paths(self) -> dict[Edge, list[str] | None]:

@@ -50,6 +50,11 @@ class Seen:
         self.edge_paths: dict[Any, Any] = {}
         self.flow_paths: list[Any] = []
         self.series: list[SocketSeries] = []
+        self.inside = 0
+
+    def lost_inside(self, fabric: Fabric | None) -> int:
+        """What switches lost."""
+        return self.inside
 
     def event(self, kind: str) -> list[dict[str, Any]]:
         """The iterations' records, and that all connections were open at second 10."""
@@ -142,13 +147,17 @@ def test_a_queue_that_marks_below_its_threshold_is_found() -> None:
     assert told(seen) == [f"s0-eth1 marked 100 packets and never held more than {10 * FRAME} bytes"]
 
 
-@pytest.mark.parametrize(("received", "drops", "fine"), [(100, 0, True), (99, 0, False), (99, 1, True), (101, 5, False)])
-def test_marks_at_queues_and_at_hosts_agree(received: int, drops: int, fine: bool) -> None:
-    """Less than all may arrive only where queues dropped, and never more."""
+@pytest.mark.parametrize(
+    ("received", "drops", "inside", "fine"),
+    [(100, 0, 0, True), (99, 0, 0, False), (99, 1, 0, True), (101, 5, 5, False), (90, 7, 3, True), (89, 7, 3, False)],
+)
+def test_marks_at_queues_and_at_hosts_agree(received: int, drops: int, inside: int, fine: bool) -> None:
+    """Less than all may arrive only where queues dropped, or where switches gave up what stood behind such a packet; and never more."""
     seen = Seen()
+    seen.inside = inside
     seen.network["marking"]["ce_received"] = {"h0": received}
     seen.queues = replace(seen.queues, drops=np.array([[0, 0], [0, 0], [drops, 0]]))
-    expected = f"queues marked 100 packets, hosts received {received} with CE, and queues dropped {drops}"
+    expected = f"queues marked 100 packets, hosts received {received} with CE, queues dropped {drops}, and switches lost {inside}"
     assert told(seen) == ([] if fine else [expected])
 
 
