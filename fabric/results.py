@@ -3,7 +3,9 @@
     runs/quickstart-20260131-101500/
       experiment.yaml  run.json      the file as it was; versions, machine, git revision, command line
       rows.jsonl  rows.csv           one row per point and size (`Row`, defined in docs/measures.md)
-      finished.json                  written last: a folder without it was interrupted
+      alphas.json                    the latencies that ideals are computed with; a run that is resumed keeps them
+      finished.json                  written last: a folder without it was interrupted, or run in part
+      interrupted/                   what points and calibrations that were broken off had recorded
       figures/                       PNG, SVG and the CSV behind each
       points/000-ecmp-r1/
         point.json                   the resolved point: placement, flows, 5-tuples, installed paths, ideal
@@ -15,7 +17,7 @@
         events.jsonl  probes/  recovery.jsonl   with timed events: when each happened, the probes' times, what they say
         programs/                    with a program as workload: what each rank printed (.out, .err) and reported (.json)
         delay/                       with a user-space delay line: its totals over time, how precise it was
-        rows.jsonl                   this point's rows
+        watched.jsonl                who captured or traced packets meanwhile
 """
 
 from __future__ import annotations
