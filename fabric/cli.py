@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="A testbed for AI-cluster networks: how long does a collective take while the fabric is busy, and why?",
 )  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 _err = Console(stderr=True)
 _out = Console()
@@ -64,6 +66,15 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        where = f"{err.filename}: " if err.filename else ""
+        _err.print(
+            f"fabriclab: {where}{err.strerror}; make room, or name another place by --out; what was measured until then is kept",
+            style="bold red", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        sys.exit(MachineError.exit_code)
     except Exception as err:
         # Typer's own usage errors are click's; naming that class would tie us to what typer builds on.
         if not hasattr(err, "format_message"):
