@@ -10,23 +10,34 @@ from typing import Any
 import numpy as np
 
 from fabric.experiment import Point
+from fabric.ideal import payload_mbps
+from fabric.keys import Requests
+from fabric.predictions import burst_bytes
 from fabric.recorded import Recorded
 from fabric.results import P99_NEEDS
+from fabric.sizes import bins
+from fabric.telemetry import Floats, Ints
 from fabric.workload import Workload
 
-__all__ = ["answered", "describe_requests"]
+__all__ = ["answered", "describe_requests", "least_ms"]
 
 
 def describe_requests(point: Point) -> str | None:
     """The entries in a few words, `poisson 5/s 4096+65536 B`; None without any."""
-    words = [f"{one.arrivals} {one.rate_hz:g}/s {one.request}+{one.response} B" for one in point.requests]
-    return " + ".join(words) or None
+    return " + ".join(_described(one) for one in point.requests) or None
 
 
-def answered(point: Point, work: Workload, seen: Recorded, window: tuple[float, float]) -> dict[str, dict[str, Any]] | None:
+def _described(one: Requests) -> str:
+    often = f"{one.rate_hz:g}/s" if one.rate_hz is not None else f"load {one.load:g}"
+    scale = "" if one.scale == 1 else f" x {one.scale:g}"
+    return f"{one.arrivals} {often} {one.request}+{one.response if one.sizes is None else one.sizes + scale} B"
+
+
+def answered(point: Point, work: Workload, seen: Recorded, window: tuple[float, float], alpha_ms: float) -> dict[str, dict[str, Any]] | None:
     """By entry: how many requests were due in the window, `p50_ms`, `p95_ms` and (of 100 or more) `p99_ms` of their times, `in_time` as a share.
 
-    A request without an answer counts with the time that it had waited for when all ended: no longer time is known. None without requests.
+    Where sizes are drawn, also `slowdown_mean`, and `slowdowns` by size: each answer's time over the least that its bytes can take (`least_ms`). A request
+    without an answer counts with the time that it had waited for when all ended: no longer time is known. None without requests.
     """
     if not work.askings:
         return None
@@ -38,11 +49,32 @@ def answered(point: Point, work: Workload, seen: Recorded, window: tuple[float, 
         due = begin + np.array([t for one in mine for t in (*one["due_s"], *one["unanswered_s"])], np.float64)
         took = np.array([ms for one in mine for ms in (*one["took_ms"], *(1000 * (stop - begin - t) for t in one["unanswered_s"]))], np.float64)
         inside = (due >= window[0]) & (due < window[1])
-        times = took[inside]
         figures: dict[str, Any] = {"due": int(inside.sum()), "unanswered": sum(len(one["unanswered_s"]) for one in mine)}
-        for name, percentile, least in (("p50_ms", 50, 1), ("p95_ms", 95, 1), ("p99_ms", 99, P99_NEEDS)):
-            figures[name] = round(float(np.percentile(times, percentile)), 3) if len(times) >= least else None
+        figures |= _percentiles(took[inside], "ms", 3)
         if asked.objective_ms is not None:
-            figures["in_time"] = round(float((times <= asked.objective_ms).mean()), 4) if len(times) else None
+            figures["in_time"] = round(float((took[inside] <= asked.objective_ms).mean()), 4) if inside.any() else None
+        if asked.sizes is not None:
+            nbytes = np.array([size for one in mine for size in (*one["nbytes"], *one["unanswered_nbytes"])], np.int64)[inside]
+            figures |= _by_size(nbytes, took[inside] / least_ms(point, asked.request, nbytes, alpha_ms))
         found[f"requests.{entry}"] = figures
     return found
+
+
+def least_ms(point: Point, request: int, nbytes: Floats | Ints, alpha_ms: float) -> Floats:
+    """The least time of requests and answers of so many bytes on an idle network: a latency each way, and what the link's bucket does not pass at once."""
+    rate, burst = payload_mbps(point.links.mbps, point.links.mtu), burst_bytes(point)
+    return 2 * alpha_ms + (np.maximum(nbytes - burst, 0) + max(request - burst, 0)) * 8 / 1000 / rate
+
+
+def _percentiles(values: Floats, unit: str, digits: int) -> dict[str, float | None]:
+    enough = ((50, 1), (95, 1), (99, P99_NEEDS))
+    return {f"p{part}_{unit}": round(float(np.percentile(values, part)), digits) if len(values) >= least else None for part, least in enough}
+
+
+def _by_size(nbytes: Ints, slowdowns: Floats) -> dict[str, Any]:
+    """The mean over all, and by size; `up_to` is in bytes, None for what is larger than all bins."""
+    table = [
+        {"up_to": up_to, "due": len(those), "mean": round(float(slowdowns[those].mean()), 3), **_percentiles(slowdowns[those], "slowdown", 3)}
+        for up_to, those in bins(nbytes.tolist())
+    ]  # fmt: skip
+    return {"slowdown_mean": round(float(slowdowns.mean()), 3) if len(slowdowns) else None, "slowdowns": table}

@@ -15,12 +15,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice, repeat
 from math import inf
 from typing import Any
 
 from fabric.seeds import rng
+from fabric.sizes import Sizes
 
-__all__ = ["Asked", "Asking", "ask_and_answer", "moments"]
+__all__ = ["Asked", "Asking", "ask_and_answer", "moments", "responses"]
 
 _CHUNK = bytes(1 << 16)
 _LATEST_TURN_S = 0.05
@@ -28,7 +30,10 @@ _LATEST_TURN_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What one client asks of one server over a connection: sizes in bytes, `rate_hz` requests a second, Poisson or at a fixed period."""
+    """What one client asks of one server over a connection: sizes in bytes, `rate_hz` requests a second, Poisson or at a fixed period.
+
+    With `sizes`, points of a cumulative distribution (bytes, share), each answer's size is drawn instead of being `response`.
+    """
 
     client: str
     server: str
@@ -38,15 +43,21 @@ class Asking:
     poisson: bool
     draw: str  # what its draws are for
     seed: int
+    sizes: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(slots=True)
 class Asked:
-    """What came of a client's requests: when each was due, in s from the begin, and in how many ms it was answered; when those were due that were not."""
+    """What came of a client's requests: when each was due, in s from the begin, and in how many ms it was answered; when those were due that were not.
+
+    `nbytes` and `unanswered_nbytes` are the answers' sizes, where these are drawn.
+    """
 
     due_s: list[float] = field(default_factory=list)
     took_ms: list[float] = field(default_factory=list)
     unanswered_s: list[float] = field(default_factory=list)
+    nbytes: list[int] = field(default_factory=list)
+    unanswered_nbytes: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for a record line."""
@@ -67,12 +78,27 @@ def moments(asking: Asking) -> Iterator[float]:
         yield now
 
 
+def responses(asking: Asking) -> Iterator[int]:
+    """The size of each answer, one after another: the same at both ends, which draw alike, so that no request need tell it.
+
+    >>> from itertools import islice
+    >>> list(islice(responses(Asking("a", "b", 1, 700, 4.0, False, "it", 1)), 2))
+    [700, 700]
+    """
+    if not asking.sizes:
+        yield from repeat(asking.response)
+    sizes, generator = Sizes(tuple((nbytes, share) for nbytes, share in asking.sizes)), rng(asking.seed, f"{asking.draw}/sizes")
+    while True:
+        yield sizes.at(float(generator.random()))
+
+
 class _End(ABC):
     """One end of a connection: what is left to send, and what has come of the message that is coming."""
 
     def __init__(self, channel: socket.socket, asking: Asking) -> None:
         self.socket, self.asking = channel, asking
         self.to_send = self.got = 0
+        self.responses = responses(asking)
 
     def send(self) -> None:
         """Hand over what the socket takes."""
@@ -94,19 +120,20 @@ class _Client(_End):
     def __init__(self, channel: socket.socket, asking: Asking, begin: float) -> None:
         super().__init__(channel, asking)
         self.begin, self.asked = begin, Asked()
-        self.under_way: deque[float] = deque()
+        self.under_way: deque[tuple[float, int]] = deque()
 
     def ask(self, due: float) -> None:
         """Send one more."""
-        self.under_way.append(due)
+        self.under_way.append((due, next(self.responses)))
         self.to_send += self.asking.request
         self.send()
 
     def heard(self) -> None:
         """Note what each answer took."""
-        while self.under_way and self.got >= self.asking.response:
-            self.got -= self.asking.response
-            due = self.under_way.popleft()
+        while self.under_way and self.got >= self.under_way[0][1]:
+            due, nbytes = self.under_way.popleft()
+            self.got -= nbytes
+            self.asked.nbytes += [nbytes] if self.asking.sizes else []
             self.asked.due_s.append(round(due - self.begin, 6))
             self.asked.took_ms.append(round(1000 * (time.monotonic() - due), 3))
 
@@ -117,7 +144,7 @@ class _Server(_End):
     def heard(self) -> None:
         """Owe an answer for each request."""
         whole, self.got = divmod(self.got, self.asking.request)
-        self.to_send += whole * self.asking.response
+        self.to_send += sum(islice(self.responses, whole))
 
 
 def _sent(channel: socket.socket, left: int) -> int:
@@ -186,5 +213,6 @@ def _watch(poll: select.epoll, ends: Mapping[int, _End]) -> None:
 
 
 def _told(client: _Client) -> Asked:
-    client.asked.unanswered_s = [round(due - client.begin, 6) for due in client.under_way]
+    client.asked.unanswered_s = [round(due - client.begin, 6) for due, _ in client.under_way]
+    client.asked.unanswered_nbytes = [nbytes for _, nbytes in client.under_way] if client.asking.sizes else []
     return client.asked

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from fabric import plugins, seeds
+from fabric.askers import MOST, askings_of
+from fabric.askers import asked_wrongly as requested_wrongly
 from fabric.asking import Asking
 from fabric.composing import compose
 from fabric.errors import RequestError
@@ -202,16 +204,11 @@ def _flows_of(point: Point, index: int) -> list[Flow]:
 
 
 def askings(point: Point) -> list[list[Asking]]:
-    """What each entry of `requests` has its clients ask, who take its servers in turn."""
+    """What each entry of `requests` has its clients ask, who take its servers in turn, or any of all."""
     found, ranked = [], set(placement(point))
     for number, one in enumerate(point.requests):
-        every = [host.name for host in point.fabric.hosts if not (one.clients == "idle" and host.name in ranked)]
-        clients = list(one.clients) if isinstance(one.clients, tuple) else [host for host in every if host not in one.servers]
-        pairs = [(client, one.servers[place % len(one.servers)]) for place, client in enumerate(clients)]
-        found.append([
-            Asking(client, server, one.request, one.response, one.rate_hz, one.arrivals == "poisson", f"requests{number}/{client}", point.seed)
-            for client, server in pairs
-        ])  # fmt: skip
+        hosts = [host.name for host in point.fabric.hosts if not (one.clients == "idle" and host.name in ranked)]
+        found.append(askings_of(number, one, hosts, point.links, point.seed, point.base))
     return found
 
 
@@ -423,6 +420,7 @@ class _Checks:
         fabric = self.fabric(file.topology)
         arm.refuse(_unknown_ends(file, fabric))
         arm.refuse([*_of_one_nic(file, fabric), *self.sets_hosts(file, fabric)])
+        arm.refuse([problem for number, one in enumerate(file.requests) for problem in requested_wrongly(number, one, self.base)])
         arm.refuse(_unknown_askers(file, fabric))
         arm.refuse([*strangers(file.events, fabric), *unknown(file.transport, fabric)])
         if file.collective is not None:
@@ -640,6 +638,9 @@ def _rails(point: Point) -> int:
 def _nobody_asks(point: Point) -> Iterator[Problem]:
     """Requests that have no client, or one that would ask itself."""
     for number, found in enumerate(askings(point)):
+        if len(found) > MOST:
+            text = f"got {len(found)} connections, one from each client to each server; accepted: at most {MOST}; name fewer clients"
+            yield Problem(("requests", number, "clients"), text)
         if not found or any(one.client == one.server for one in found):
             text = told(point.requests[number].clients, "hosts beside the servers", "name clients that are no servers, or other servers")
             yield Problem(("requests", number, "clients"), text)
@@ -648,12 +649,14 @@ def _nobody_asks(point: Point) -> Iterator[Problem]:
 def _unknown_askers(file: ExperimentFile, fabric: Fabric) -> Iterator[Problem]:
     """Hosts of requests that are none, and requests where hosts share a server's namespace."""
     for number, one in enumerate(file.requests):
-        for key, names in (("servers", one.servers), ("clients", one.clients if isinstance(one.clients, tuple) else ())):
+        for key, names in (("servers", one.servers), ("clients", one.clients)):
+            if isinstance(names, str):
+                continue
             for name in names:
                 if name not in fabric.host_by_name:
                     yield Problem(("requests", number, key), misnamed(name, "hosts", fabric.host_by_name))
         if fabric.servers:
-            text = told(list(one.servers), "none where the NICs of a server share a namespace", "use a topology without servers")
+            text = told(one.servers if isinstance(one.servers, str) else list(one.servers), "none where the NICs of a server share a namespace", "use a topology without servers")
             yield Problem(("requests", number, "servers"), text)
 
 

@@ -219,19 +219,24 @@ class Load(Use):
 
 
 class Requests(_Values):
-    """Requests and answers beside all else: inference (`arrivals: poisson`), or every rank's checkpoint at a period (`periodic`).
+    """Requests and answers beside all else: inference (`arrivals: poisson`), every rank's checkpoint at a period (`periodic`), or flows of many sizes.
 
-    Every client asks one of `servers`, in turn, `rate_hz` times a second. `objective_ms` is the time within which an answer is in time.
+    Every client asks one of `servers`, in turn, `rate_hz` times a second; with `servers: all` any other host each time. `objective_ms` is the time
+    within which an answer is in time. Answers are `response` bytes, or drawn from `sizes`, `scale` times as large; with `load` clients ask as often as it takes for
+    their links to carry that share of their rate in answers, on average.
     """
 
     clients: Annotated[Literal["all", "idle"] | tuple[str, ...], BeforeValidator(_listed)] = Field(
         "all", description="all, idle for the hosts without a rank, or a list of host names", examples=["idle"]
     )
-    servers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1, description="a list of host names", examples=[["p0e0h0"]])
-    rate_hz: float = Field(gt=0, le=10_000, description="a number above 0 and at most 10000", examples=[5])
+    servers: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1, description="all, or a list of host names", examples=[["p0e0h0"]])
+    rate_hz: float | None = Field(None, gt=0, le=10_000, description="a number above 0 and at most 10000", examples=[5])
+    load: float | None = Field(None, gt=0, le=1, description="a number above 0 and at most 1", examples=[0.5])
     arrivals: Literal["poisson", "periodic"] = Field("poisson", description="poisson or periodic", examples=["periodic"])
     request: Size = Field(description=_SIZE, examples=["4KiB"])
-    response: Size = Field(description=_SIZE, examples=["64KiB"])
+    response: Size | None = Field(None, description=_SIZE, examples=["64KiB"])
+    sizes: str | None = Field(None, max_length=200, description="websearch, data-mining, or a file, ./sizes.csv", examples=["websearch"])
+    scale: float = Field(1, gt=0, le=1000, description="a number above 0 and at most 1000", examples=[0.1])
     objective_ms: float | None = Field(None, gt=0, le=3_600_000, description="a number above 0 and at most 3600000", examples=[100])
 
 

@@ -298,7 +298,8 @@ def _line(row: Row) -> str:
     for name, found in (row.answers or {}).items():
         if found["p95_ms"] is not None:
             share = f", {found['in_time']:.1%} in time" if found.get("in_time") is not None else ""
-            figures.append(f"{name} p95 {found['p95_ms']:.1f} ms{share}")
+            slowdown = f", mean slowdown {found['slowdown_mean']:.2f}" if found.get("slowdown_mean") is not None else ""
+            figures.append(f"{name} p95 {found['p95_ms']:.1f} ms{share}{slowdown}")
     if row.program_s is not None:
         figures.append(f"the program took {row.program_s:.2f} s, {row.nic_bytes or 0:,} bytes on {row.ranks} NICs")
     if row.load_share_of_nb is not None:

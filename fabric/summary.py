@@ -56,7 +56,7 @@ _SHORTEST_AFTER_S = 0.5  # a shorter stretch holds too few samples of the flows'
 def summarise(point: Point, work: Workload, folder: Path, alpha_ms: float) -> list[Row]:
     """The rows of a point that ran: one per size, or per job, or one for a load alone."""
     seen = Recorded(folder)
-    base = _asked(point, seen)
+    base = replace(_asked(point, seen), alpha_ms=alpha_ms if point.requests else None)
     if point.workload:
         return [_program_row(point, work, seen, base)]
     if not work.parts:
@@ -228,7 +228,7 @@ def _with_load(
     point: Point, work: Workload, seen: Recorded, row: Row, window: tuple[float, float], schedule: Schedule | None = None
 ) -> Row:
     """What requests took; goodput of all background flows over the window, against the same flows on one ideal switch, and what `schedule` left."""
-    row = replace(row, answers=answered(point, work, seen, window))
+    row = replace(row, answers=answered(point, work, seen, window, row.alpha_ms or 0.0))
     if not work.flows:
         return row
     rates = _rates_mbps(work, seen, window)

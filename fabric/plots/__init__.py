@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from fabric.errors import RequestError
 from fabric.graph import Fabric
 from fabric.plots.bandwidth import BANDWIDTH
+from fabric.plots.completions import COMPLETIONS
 from fabric.plots.decisions import DECISIONS
 from fabric.plots.frame import WIDTH, Plot, Table, some, wrapped
 from fabric.plots.gantt import GANTT
@@ -43,7 +44,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw", "draw_topology"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS, "topology": TOPOLOGY,
+    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS, "topology": TOPOLOGY, "completions": COMPLETIONS,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

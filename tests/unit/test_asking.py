@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabric.answers import answered, describe_requests
-from fabric.asking import Asked, Asking, ask_and_answer, moments
+from fabric.answers import answered, describe_requests, least_ms
+from fabric.asking import Asked, Asking, ask_and_answer, moments, responses
 from fabric.experiment import askings, load_experiment
 from fabric.recorded import Recorded
 from fabric.workload import workload
@@ -114,7 +114,49 @@ def test_what_a_row_says(tmp_path: Path) -> None:
     traffic.mkdir()
     lines = [{"t": 100.0, "event": "load", "begin": 100.0, "end": None}, {"t": 104.0, "event": "answers", "answers": answers}]
     (traffic / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = answered(point, work, Recorded(tmp_path), (100.9, 102.5))
+    found = answered(point, work, Recorded(tmp_path), (100.9, 102.5), 0.1)
     assert found is not None
     assert found["requests.0"] == {"due": 3, "unanswered": 1, "p50_ms": 200.0, "p95_ms": 2000.0, "p99_ms": None, "in_time": round(1 / 3, 4)}
     assert found["requests.1"] == {"due": 0, "unanswered": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None}
+
+
+SIZED = """
+question: Why?
+topology: {use: single-switch, hosts: 3}
+links: {mbps: 10, mtu: 9000}
+controller: {use: ecmp}
+duration_s: 5
+requests: [{servers: all, clients: [h0], load: 0.5, request: 1KiB, sizes: websearch, scale: 0.1}]
+"""
+
+
+def test_flows_are_told_by_size(tmp_path: Path) -> None:
+    """Over the least that their bytes can take: two latencies, and what the links' buckets do not pass at once."""
+    file, traffic = tmp_path / "own.yaml", tmp_path / "traffic"
+    file.write_text(SIZED)
+    (point,) = load_experiment(file).points
+    work = workload(point)
+    assert describe_requests(point) == "poisson load 0.5 1024+websearch x 0.1 B"
+    least = least_ms(point, 1024, np.array([500, 1_000_000]), 0.5)
+    burst, rate = 2 * (9000 - 52), 10 * (9000 - 52) / 9014
+    assert least.tolist() == pytest.approx([1.0, 1.0 + (1_000_000 - burst) * 8 / 1000 / rate])
+    quick = {"due_s": [0.5, 1.0], "took_ms": [2.0, float(least[1]) * 3], "unanswered_s": [], "nbytes": [500, 1_000_000], "unanswered_nbytes": []}
+    lost = {"due_s": [], "took_ms": [], "unanswered_s": [2.0], "nbytes": [], "unanswered_nbytes": [600]}
+    traffic.mkdir()
+    lines = [{"t": 100.0, "event": "load", "begin": 100.0, "end": None}, {"t": 104.0, "event": "answers", "answers": {"0": quick, "1": lost}}]
+    (traffic / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = answered(point, work, Recorded(tmp_path), (100.0, 105.0), 0.5)
+    assert found is not None
+    one = found["requests.0"]
+    assert (one["due"], one["unanswered"]) == (3, 1)
+    assert one["slowdown_mean"] == pytest.approx((2 + 3 + 2000) / 3, rel=1e-3)
+    small, large = one["slowdowns"]
+    assert (small["up_to"], small["due"], small["p50_slowdown"]) == (1000, 2, pytest.approx(1001.0))
+    assert (large["up_to"], large["due"], large["p50_slowdown"], large["p99_slowdown"]) == (1_000_000, 1, pytest.approx(3.0), None)
+
+
+def test_answers_of_drawn_sizes_come_whole() -> None:
+    """Both ends draw alike, so that each answer ends where its size says."""
+    asking = Asking("a", "b", 400, 0, 50.0, True, "requests0/a/b", 1, ((0, 0.0), (5000, 0.5), (200_000, 1.0)))
+    asked = talk(asking, 1.0)
+    assert asked.unanswered_s == [] and asked.nbytes == list(islice(responses(asking), len(asked.due_s)))

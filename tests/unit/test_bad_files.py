@@ -69,6 +69,38 @@ CASES: dict[str, tuple[str, str]] = {
         "bad.yaml:1: got [{question: 'Is ECMP enough?'}]; accepted: key: value lines; start with e.g. "
         "question: Is ECMP enough?",
     ),
+    "requests of two sizes": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, rate_hz: 5, response: 4, sizes: websearch}]"),
+        "bad.yaml:6: requests.0.sizes: got both of response and sizes; accepted: one of them; remove sizes",
+    ),
+    "requests of no size": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, rate_hz: 5}]"),
+        "bad.yaml:6: requests.0: got neither of response and sizes; accepted: one of them; add e.g. response: 64KiB",
+    ),
+    "requests at two rates": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, rate_hz: 5, load: 0.5, response: 4}]"),
+        "bad.yaml:6: requests.0.load: got both of rate_hz and load; accepted: one of them; remove load",
+    ),
+    "requests at no rate": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, response: 4}]"),
+        "bad.yaml:6: requests.0: got neither of rate_hz and load; accepted: one of them; add e.g. rate_hz: 5",
+    ),
+    "requests of unknown sizes": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, rate_hz: 5, sizes: web}]"),
+        "bad.yaml:6: requests.0.sizes: got web; accepted: websearch, data-mining, or a file, ./sizes.csv; write one of those",
+    ),
+    "a scale of nothing": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, rate_hz: 5, response: 4, scale: 0.1}]"),
+        "bad.yaml:6: requests.0.scale: got 0.1; accepted: none without sizes; remove it, or write e.g. sizes: websearch",
+    ),
+    "a periodic load": (
+        changed(requests="requests: [{servers: [p0e0h0], request: 4, load: 0.5, response: 4, arrivals: periodic}]"),
+        "bad.yaml:6: requests.0.load: got 0.5; accepted: none beside arrivals: periodic, which are everybody's at once; write arrivals: poisson",
+    ),
+    "too many connections": (
+        changed(topology="topology: {use: fat-tree, k: 8}", requests="requests: [{servers: all, request: 4, rate_hz: 5, response: 4}]"),
+        "bad.yaml:6: requests.0.clients: got 16256 connections, one from each client to each server; accepted: at most 2000; name fewer clients",
+    ),
     "an expectation of no figure": (
         changed(expect="expect: [{measure: p50ms, below: 1}]"),
         "bad.yaml:6: expect.0.measure: got 'p50ms'; accepted: a figure of a row, see docs/measures.md; did you mean p50_ms?",

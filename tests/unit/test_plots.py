@@ -268,6 +268,14 @@ def test_a_queue_is_drawn_with_its_thresholds_and_marks(folder: Path) -> None:
     assert "dashed: where marking begins, and where it is certain" in drawn
 
 
+def answering(folder: Path) -> None:
+    """Give the loads' rows flows of two sizes."""
+    figures = {"due": 7, "mean": 2.0, "p99_slowdown": None}
+    slowdowns = [{**figures, "up_to": 1000, "p50_slowdown": 1.5, "p95_slowdown": 3.0}, {**figures, "up_to": None, "p50_slowdown": 3.0, "p95_slowdown": 6.0}]
+    answers = {"requests.0": {"slowdowns": slowdowns}}
+    rewritten(folder, [row if row.collective else dataclasses.replace(row, answers=answers, requests="poisson load 0.5") for row in read_rows(folder)])
+
+
 def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     """Without a name all figures that apply are drawn, each as PNG, 8 inches at 150 dots wide, as SVG and as CSV."""
     decide(folder, move(1.0, "g0c0", "g0c1"))
@@ -277,6 +285,7 @@ def test_every_figure_is_an_image_a_drawing_and_a_table(folder: Path) -> None:
     stepped(folder)
     beside(folder)
     railed(folder)
+    answering(folder)
     files = draw(folder)
     assert [file.name for file in files] == [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "csv")]
     for png, svg, data in zip(files[::3], files[1::3], files[2::3], strict=True):
@@ -604,6 +613,16 @@ def test_what_cannot_be_drawn_is_said(folder: Path, keep: Any, asked: dict[str, 
         draw(folder, **asked)
     assert message in str(caught.value)
     assert not (folder / "figures").exists()
+
+
+def test_completions_have_a_line_an_arm_and_percentile(folder: Path) -> None:
+    """By size, the largest last; a percentile that too few have is empty, and a row that was refused is left out."""
+    answering(folder)
+    rows = [row for row in read_rows(folder) if row.answers]
+    draw(rewritten(folder, [*rows[:2], dataclasses.replace(rows[2], refused="no")]), "completions")
+    lines = table(folder, "completions")
+    assert [(line["up_to"], line["p50_slowdown"], line["p99_slowdown"]) for line in lines] == [("1000", "1.5", ""), ("", "3.0", "")] * 2
+    assert "more" in texts(folder, "completions") and "1 kB" in texts(folder, "completions")
 
 
 def test_the_map_has_the_mean_of_every_port(drawn: Path) -> None:
