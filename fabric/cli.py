@@ -20,10 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from fabric import __version__
-from fabric.errors import FabricError, MachineError, RequestError
+from fabric.errors import FabricError, MachineError, RequestError, RunError
 from fabric.experiment import Experiment, load_experiment, parse_override, schema
 from fabric.plugins import KINDS, names
-from fabric.results import Row, RunFolder
+from fabric.results import Row, RunFolder, is_full
 
 if TYPE_CHECKING:
     from fabric.experiment import Point
@@ -37,6 +37,7 @@ app = typer.Typer(
     help="A testbed for AI-cluster networks: how long does a collective take while the fabric is busy, and why?",
 )  # fmt: skip
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_ROOM = "make room, or name another place by --out"
 _INTERRUPTED = 130  # as shells count it: 128 and SIGINT
 _err = Console(stderr=True)
 _out = Console()
@@ -71,7 +72,7 @@ def main() -> None:
             raise
         where = f"{err.filename}: " if err.filename else ""
         _err.print(
-            f"fabriclab: {where}{err.strerror}; make room, or name another place by --out; what was measured until then is kept",
+            f"fabriclab: {where}{err.strerror}; {_ROOM}; what was measured until then is kept",
             style="bold red", highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
         sys.exit(MachineError.exit_code)
@@ -223,9 +224,11 @@ def _conducted(conduct: Callable[[Screen], RunFolder], check: bool, as_json: boo
     try:
         with screen:
             folder = conduct(screen)
-    except (FabricError, KeyboardInterrupt):
+    except (FabricError, KeyboardInterrupt) as err:
         if screen.folder is not None:
             _err.print(f"to go on: fabriclab resume {screen.folder}", highlight=False, markup=False, soft_wrap=True)
+            if isinstance(err, RunError) and is_full(screen.folder):  # whoever stopped could not even say why
+                raise RunError(f"{screen.folder}: No space left on device; {_ROOM} ({err})") from None
         raise
     if as_json:
         for row in screen.done:

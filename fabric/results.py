@@ -32,9 +32,10 @@ from typing import Any
 
 from fabric.errors import RequestError
 
-__all__ = ["FIGURES", "P99_NEEDS", "SCHEMA_VERSION", "Row", "RunFolder", "read_rows"]
+__all__ = ["FIGURES", "P99_NEEDS", "SCHEMA_VERSION", "Row", "RunFolder", "is_full", "read_rows"]
 
 SCHEMA_VERSION = 1
+_LINE = 16_384  # bytes
 P99_NEEDS = 100  # values: of fewer, it says little but the largest
 
 
@@ -189,6 +190,15 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / "finished.json").exists()
+
+
+def is_full(path: Path) -> bool:
+    """Whether the file system of a folder has less room than a line of a record takes."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _LINE
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
