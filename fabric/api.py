@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fabric.compare import Comparison, arms_of, beside, called, compare, measures
 from fabric.errors import RequestError
 from fabric.expecting import Outcome, expectations, judged
-from fabric.experiment import Experiment, Point, load_experiment
+from fabric.experiment import Experiment, load_experiment
 from fabric.results import Row, read_rows
 
 if TYPE_CHECKING:
@@ -80,39 +80,19 @@ def run(experiment: Experiment, out: str | Path = "runs", *, only: Sequence[str]
 
     MachineError before anything starts when this machine cannot, RunError when a point broke; what was measured until then is kept.
     """
+    from fabric.run import Nobody
     from fabric.run import run as conduct
 
-    return Run(conduct(experiment, Path(out), _Nobody(), _command("run", experiment.path), patience_s, only).path)
+    return Run(conduct(experiment, Path(out), Nobody(), _command("run", experiment.path), patience_s, only).path)
 
 
 def resume(folder: str | Path, *, patience_s: float = 0) -> Run:
     """Go on with a run that was interrupted, or run in part; it takes root."""
+    from fabric.run import Nobody
     from fabric.run import resume as conduct
 
-    return Run(conduct(Path(folder), _Nobody(), _command("resume", Path(folder)), patience_s).path)
+    return Run(conduct(Path(folder), Nobody(), _command("resume", Path(folder)), patience_s).path)
 
 
 def _command(verb: str, what: Path) -> list[str]:
     return ["fabric.api", verb, str(what)]
-
-
-class _Nobody:
-    """A Watcher who does not look."""
-
-    def begins(self, folder: Path, points: Sequence[Point]) -> None:
-        """As of Watcher."""
-
-    def calibrating(self, what: str) -> None:
-        """As of Watcher."""
-
-    def waiting(self, stolen: float) -> None:
-        """As of Watcher."""
-
-    def point_begins(self, point: Point, total: int) -> None:
-        """As of Watcher."""
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """As of Watcher."""
-
-    def rows(self, rows: list[Row]) -> None:
-        """As of Watcher."""

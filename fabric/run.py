@@ -35,7 +35,7 @@ from fabric.transports import refuse_unmarked, tcps_of
 from fabric.unfinished import ALPHAS, chosen, left, reopened, set_aside
 from fabric.workload import Workload, workload
 
-__all__ = ["Watcher", "command_line", "judge_again", "machine", "resume", "run", "standing"]
+__all__ = ["Nobody", "Watcher", "command_line", "judge_again", "machine", "resume", "run", "standing"]
 
 
 class Watcher(Protocol):
@@ -58,6 +58,10 @@ class Watcher(Protocol):
 
     def rows(self, rows: list[Row]) -> None:
         """A point ended in these rows."""
+
+
+class Nobody(Watcher):
+    """Who does not look."""
 
 
 def run(experiment: Experiment, out: Path, watcher: Watcher, command: list[str], patience_s: float = 0, only: Sequence[str] = ()) -> RunFolder:
