@@ -43,21 +43,27 @@ class Watcher(Protocol):
 
     def begins(self, folder: Path, points: Sequence[Point]) -> None:
         """These points are going to be run, into this folder."""
+        return
 
     def calibrating(self, what: str) -> None:
         """The machine's own latency is being measured."""
+        return
 
     def waiting(self, stolen: float) -> None:
         """The machine's neighbours take this share of its processors; a point is held back."""
+        return
 
     def point_begins(self, point: Point, total: int) -> None:
         """A point is being brought up."""
+        return
 
     def record(self, record: Mapping[str, Any]) -> None:
         """The traffic reported something."""
+        return
 
     def rows(self, rows: list[Row]) -> None:
         """A point ended in these rows."""
+        return
 
 
 class Nobody(Watcher):
