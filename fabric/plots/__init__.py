@@ -34,6 +34,7 @@ from fabric.plots.queueing import QUEUEING
 from fabric.plots.queues import QUEUES
 from fabric.plots.rails import RAILS
 from fabric.plots.rates import RATES
+from fabric.plots.slowdown import SLOWDOWN
 from fabric.plots.timeline import TIMELINE
 from fabric.plots.topology import TOPOLOGY, draw_fabric
 from fabric.plots.utilisation import UTILISATION
@@ -44,7 +45,7 @@ __all__ = ["FIGURES", "Plot", "Table", "draw", "draw_topology"]
 FIGURES: dict[str, Plot] = {
     "latency": LATENCY, "bandwidth": BANDWIDTH, "load-share": LOAD_SHARE, "utilisation": UTILISATION, "decisions": DECISIONS,
     "queues": QUEUES, "rates": RATES, "latency-cdf": LATENCY_CDF, "latency-goodput": LATENCY_GOODPUT,
-    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS, "topology": TOPOLOGY, "completions": COMPLETIONS,
+    "queueing": QUEUEING, "inband": INBAND, "gantt": GANTT, "timeline": TIMELINE, "rails": RAILS, "topology": TOPOLOGY, "completions": COMPLETIONS, "slowdown": SLOWDOWN,
 }  # fmt: skip
 DPI = 150
 STYLE: dict[str, Any] = {

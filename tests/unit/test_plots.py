@@ -615,6 +615,15 @@ def test_what_cannot_be_drawn_is_said(folder: Path, keep: Any, asked: dict[str, 
     assert not (folder / "figures").exists()
 
 
+def test_slowdowns_are_means_with_intervals_beside_predictions(drawn: Path) -> None:
+    """A bar an arm in each panel of load and size, from the rows that were not refused."""
+    lines = [line for line in table(drawn, "slowdown") if (line["load"], line["nbytes"]) == ("stride step=8", "65536")]
+    assert [(line["variant"], float(line["slowdown"]), float(line["mean"])) for line in lines] == [
+        *(("ecmp", value, pytest.approx(19 / 3)) for value in (5, 8, 6)), *(("two-level", value, 2.125) for value in (2, 2.25)),
+    ]  # fmt: skip
+    assert "predicted from paths" in texts(drawn, "slowdown")
+
+
 def test_completions_have_a_line_an_arm_and_percentile(folder: Path) -> None:
     """By size, the largest last; a percentile that too few have is empty, and a row that was refused is left out."""
     answering(folder)
