@@ -144,6 +144,17 @@ def test_fat_tree_names_and_addresses_are_its_coordinates(k: int) -> None:
         assert tuple(switch.dpid.to_bytes(3, "big")) == (numbers[switch.tier], *switch.position)
 
 
+def test_a_fat_tree_s_tiers_may_be_oversubscribed() -> None:
+    """Each by itself, and only upwards of the hosts; what is asked for stands in its description."""
+    fabric = fat_tree(4, edge_scale=0.5, core_scale=0.25)
+    tier = {name: fabric.graph.nodes[name]["tier"] for name in fabric.graph}
+    scales = {tuple(sorted((tier[link.a.node], tier[link.b.node]))): link.scale for link in fabric.links}
+    assert scales == {("aggregation", "core"): 0.25, ("aggregation", "edge"): 0.5, ("edge", "host"): 1.0}
+    assert fabric.params == {"k": 4, "edge_scale": 0.5, "core_scale": 0.25} and fat_tree(4).params == {"k": 4}
+    with pytest.raises(RequestError, match=r"^topology.core_scale: got 0; accepted: a number above 0; write e.g. core_scale: 0.5 for 2:1$"):
+        fat_tree(4, core_scale=0)
+
+
 @pytest.mark.parametrize("k", [0, -2, 3, 256])
 def test_fat_tree_refuses_other_radixes(k: int) -> None:
     """Odd, too small or too large for an address byte."""
