@@ -41,7 +41,7 @@ def test_a_dumbbell_that_is_none_is_refused(pairs: int, scale: float) -> None:
         dumbbell(pairs, scale)
 
 
-@pytest.mark.parametrize("k", SIZES)
+@pytest.mark.parametrize("k", [*SIZES, 16])
 def test_fat_tree_counts(k: int) -> None:
     """k²/4 cores, k²/2 aggregation and edge switches, k³/4 hosts, and as many links in each of three layers."""
     fabric = fat_tree(k)
