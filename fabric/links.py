@@ -116,7 +116,8 @@ def _fifo(shape: Shape, parent: int, handle: int = _QUEUE) -> tuple[str, str, di
 def read_shape(qdiscs: Iterable[Any], classes: Iterable[Any], mtu: int) -> tuple[Shape | None, int]:
     """What one interface really has, from the kernel's answers: (shape, burst in bytes); None where it is not ours."""
     found, red = list(qdiscs), None
-    rates = {item["handle"]: item.get_attr("TCA_OPTIONS").get_attr("TCA_HTB_PARMS") for item in classes}
+    # RED has a class as well, which has nothing to say.
+    rates = {item["handle"]: options.get_attr("TCA_HTB_PARMS") for item in classes if (options := item.get_attr("TCA_OPTIONS")) is not None}
     leaves = [_OTHERS, _FIRST] if rates.keys() >= {_OTHERS, _FIRST} else [_CLASS]
     reds = [qdisc for qdisc in found if qdisc["parent"] == leaves[0] and qdisc.get_attr("TCA_KIND") == "red"]
     if reds:
