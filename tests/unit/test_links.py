@@ -114,6 +114,11 @@ def test_read_shape_gives_back_what_requests_built() -> None:
     assert in_bytes == Shape(mbps=20, mtu=9000, queue_bytes=75_700)
 
 
+def test_a_class_that_says_nothing_is_no_rate() -> None:
+    """As RED's, on a kernel that lists it beside ours."""
+    assert read_shape([fifo()], [htb_class(), Answer({"handle": 0x20001}, {"TCA_KIND": "red"})], 9000) == (ASKED, 9013)
+
+
 @pytest.mark.parametrize(
     ("qdiscs", "classes"),
     [
