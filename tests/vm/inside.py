@@ -47,7 +47,7 @@ def test_the_machine_offers_what_a_distribution_does(tmp_path: Path) -> None:
     assert absent == []
     assert found["ecn marking"].got == "by the queue itself (RED)"
     assert best_marker(False).by == "red" and best_datapath() == "system"
-    assert providers(["dctcp"])["dctcp"] == Provided("dctcp", "dctcp", "kernel")
+    assert providers(["dctcp"])["dctcp"] == Provided("dctcp", "dctcp", "kernel", needs_ecn=True)
 
 
 @pytest.fixture(scope="module")
