@@ -97,6 +97,8 @@ def _columns(rows: Sequence[Row], width: int) -> list[str]:
     if load:
         columns += [*(["load\nMb/s"] if wide or not collective else []), "share\nof NB"]
         columns += [] if collective else ["predic-\nted"]
+    if any(row.answers for row in rows):
+        columns += ["answers", "their\np95 ms", *(["their\nslowdown"] if any(_answers(row, "slowdown_mean") != "-" for row in rows) else [])]
     return [*columns, *(["drops", "re-\ntrans"] if wide or not collective else []), "fidelity"]
 
 
@@ -112,9 +114,16 @@ def _cells(row: Row) -> dict[str, str]:
         "predic-\nted ms": _number(row.predicted_ms, 1), "algbw\nMb/s": _number(row.algbw_mbps),
         "busbw\nMb/s": _number(row.busbw_mbps), "load\nMb/s": _number(row.load_goodput_mbps, 1),
         "share\nof NB": _number(row.load_share_of_nb, 3), "predic-\nted": _number(row.load_share_predicted, 3),
+        "answers": _answers(row, "due", 0), "their\np95 ms": _answers(row, "p95_ms", 1), "their\nslowdown": _answers(row, "slowdown_mean"),
         "drops": _number(row.drops, 0), "re-\ntrans": _number(row.retransmits, 0),
         "fidelity": f"[{colour}]{row.fidelity or 'refused'}[/]",
     }  # fmt: skip
+
+
+def _answers(row: Row, key: str, digits: int = 2) -> str:
+    """A figure of each entry of requests."""
+    found = [entry.get(key) for entry in (row.answers or {}).values()]
+    return " / ".join(_number(value, digits) for value in found) if any(value is not None for value in found) else "-"
 
 
 def claim_table(found: Sequence[Claim]) -> Table:
@@ -242,8 +251,8 @@ class Screen:
 def report(console: Console, rows: Sequence[Row]) -> None:
     """Rows, what they may claim where there are several seeds, and why rows are not PASS."""
     console.print(table(rows, console.width))
-    if len({row.seed for row in rows}) > 1:
-        console.print(claim_table(claims(rows)))
+    if len({row.seed for row in rows}) > 1 and (found := claims(rows)):
+        console.print(claim_table(found))
     judgement(console, rows)
 
 
