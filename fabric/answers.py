@@ -12,7 +12,6 @@ import numpy as np
 from fabric.experiment import Point
 from fabric.ideal import payload_mbps
 from fabric.keys import Requests
-from fabric.predictions import burst_bytes
 from fabric.recorded import Recorded
 from fabric.results import P99_NEEDS
 from fabric.sizes import bins
@@ -36,7 +35,7 @@ def _described(one: Requests) -> str:
 def answered(point: Point, work: Workload, seen: Recorded, window: tuple[float, float], alpha_ms: float) -> dict[str, dict[str, Any]] | None:
     """By entry: how many requests were due in the window, `p50_ms`, `p95_ms` and (of 100 or more) `p99_ms` of their times, `in_time` as a share.
 
-    Where sizes are drawn, also `slowdown_mean`, and `slowdowns` by size: each answer's time over the least that its bytes can take (`least_ms`). A request
+    Where sizes are drawn, also `slowdown_mean`, and `slowdowns` by size: each answer's time over what its bytes take by themselves (`least_ms`). A request
     without an answer counts with the time that it had waited for when all ended: no longer time is known. None without requests.
     """
     if not work.askings:
@@ -60,10 +59,12 @@ def answered(point: Point, work: Workload, seen: Recorded, window: tuple[float, 
     return found
 
 
-def least_ms(point: Point, request: int, nbytes: Floats | Ints, alpha_ms: float) -> Floats:
-    """The least time of requests and answers of so many bytes on an idle network: a latency each way, and what the link's bucket does not pass at once."""
-    rate, burst = payload_mbps(point.links.mbps, point.links.mtu), burst_bytes(point)
-    return 2 * alpha_ms + (np.maximum(nbytes - burst, 0) + max(request - burst, 0)) * 8 / 1000 / rate
+def least_ms(point: Point, request: int, nbytes: Ints, alpha_ms: float) -> Floats:
+    """What requests and answers of so many bytes take by themselves, as the literature has it: a latency each way, and their bytes at the payload rate.
+
+    An idle link passes two frames at once, so that a lone small answer may take less.
+    """
+    return 2 * alpha_ms + (nbytes + request) * 8 / 1000 / payload_mbps(point.links.mbps, point.links.mtu)
 
 
 def _percentiles(values: Floats, unit: str, digits: int) -> dict[str, float | None]:

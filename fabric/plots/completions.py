@@ -51,10 +51,10 @@ def _paint(figure: Any, _: Path, rows: Sequence[Row]) -> tuple[Table, str]:
         axis.set_xticks(range(len(ends)), [_called(end) for end in ends], rotation=30, ha="right")
         axis.set_xlabel("answers of up to so many bytes")
         time_axis(axis)
-    axes[0].set_ylabel("time over the least that the bytes can take")
+    axes[0].set_ylabel("time over what the bytes take by themselves")
     put_legend(figure, looks.values(), shown, *(Line2D([], [], color=GREY, ls=style, label=name.partition("_")[0]) for name, style in _TAILS.items()), line=True)
     columns = ("entry", "variant", "up_to", "repeat", "seed", "fidelity", "due", "mean", "p50_slowdown", "p95_slowdown", "p99_slowdown")
-    reading = f"lines: means over repeats · dots: the median of one repeat · 1 is an idle network · the 99th percentile, of {P99_NEEDS} or more, stands in the table beside the figure"
+    reading = f"lines: means over repeats · dots: the median of one repeat · 1 is an empty link · the 99th percentile, of {P99_NEEDS} or more, stands in the table beside the figure"
     return Table(columns, tuple(lines)), reading
 
 

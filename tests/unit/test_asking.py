@@ -131,16 +131,16 @@ requests: [{servers: all, clients: [h0], load: 0.5, request: 1KiB, sizes: websea
 
 
 def test_flows_are_told_by_size(tmp_path: Path) -> None:
-    """Over the least that their bytes can take: two latencies, and what the links' buckets do not pass at once."""
+    """Over what their bytes take by themselves: two latencies, and the time that they need at the payload rate."""
     file, traffic = tmp_path / "own.yaml", tmp_path / "traffic"
     file.write_text(SIZED)
     (point,) = load_experiment(file).points
     work = workload(point)
     assert describe_requests(point) == "poisson load 0.5 1024+websearch x 0.1 B"
     least = least_ms(point, 1024, np.array([500, 1_000_000]), 0.5)
-    burst, rate = 2 * (9000 - 52), 10 * (9000 - 52) / 9014
-    assert least.tolist() == pytest.approx([1.0, 1.0 + (1_000_000 - burst) * 8 / 1000 / rate])
-    quick = {"due_s": [0.5, 1.0], "took_ms": [2.0, float(least[1]) * 3], "unanswered_s": [], "nbytes": [500, 1_000_000], "unanswered_nbytes": []}
+    rate = 10 * (9000 - 52) / 9014
+    assert least.tolist() == pytest.approx([1.0 + (nbytes + 1024) * 8 / 1000 / rate for nbytes in (500, 1_000_000)])
+    quick = {"due_s": [0.5, 1.0], "took_ms": [2 * float(least[0]), float(least[1]) * 3], "unanswered_s": [], "nbytes": [500, 1_000_000], "unanswered_nbytes": []}
     lost = {"due_s": [], "took_ms": [], "unanswered_s": [2.0], "nbytes": [], "unanswered_nbytes": [600]}
     traffic.mkdir()
     lines = [{"t": 100.0, "event": "load", "begin": 100.0, "end": None}, {"t": 104.0, "event": "answers", "answers": {"0": quick, "1": lost}}]
@@ -149,9 +149,10 @@ def test_flows_are_told_by_size(tmp_path: Path) -> None:
     assert found is not None
     one = found["requests.0"]
     assert (one["due"], one["unanswered"]) == (3, 1)
-    assert one["slowdown_mean"] == pytest.approx((2 + 3 + 2000) / 3, rel=1e-3)
+    late = 2000 / (1.0 + 1624 * 8 / 1000 / rate)  # of 600 bytes, for which somebody has waited two seconds
+    assert one["slowdown_mean"] == pytest.approx((2 + 3 + late) / 3, rel=1e-3)
     small, large = one["slowdowns"]
-    assert (small["up_to"], small["due"], small["p50_slowdown"]) == (1000, 2, pytest.approx(1001.0))
+    assert (small["up_to"], small["due"], small["p50_slowdown"]) == (1000, 2, pytest.approx((2 + late) / 2, rel=1e-3))
     assert (large["up_to"], large["due"], large["p50_slowdown"], large["p99_slowdown"]) == (1_000_000, 1, pytest.approx(3.0), None)
 
 
