@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ def run_on(mount: str, fabriclab: Any, text: str) -> subprocess.CompletedProcess
     out.mkdir(exist_ok=True)
     script = f'mount -t tmpfs {mount} tmpfs "$0" && exec "$@"'
     words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(out), *COMMAND, "run", str(fabriclab.file(text)), "--out", str(out)]
-    return subprocess.run(words, cwd=fabriclab.folder, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "COLUMNS": "200"})
+    until = time.monotonic() + 200
+    while True:
+        done = subprocess.run(words, cwd=fabriclab.folder, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "COLUMNS": "200"})
+        if "another run is using this machine" not in done.stderr or time.monotonic() > until:
+            return done
+        time.sleep(1)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
