@@ -21,7 +21,7 @@ __all__ = ["MEASURES", "Arms", "Comparison", "arms_of", "beside", "called", "com
 
 MEASURES = ("p50_ms", "iteration_ms", "program_s", "load_goodput_mbps")  # of these, those that both arms have
 _TIED = ("seed", "repeat", "nbytes", "job")  # what two rows of a pair have in common beside their surroundings
-Seen = Literal["lower", "higher", "no difference seen", "one pair"]
+Seen = Literal["lower", "higher", "no difference seen", "one pair", "no ratio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,10 @@ class Arms:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`measure` of `arm` over that of `base`, where `where` was the same: geometric means of pairs that passed, and of all."""
+    """`measure` of `arm` over that of `base`, where `where` was the same: geometric means of pairs that passed, and of all.
+
+    `zeros` are the pairs with a figure of 0, which have no ratio: what the others say would be said of a part that somebody chose.
+    """
 
     arm: str
     base: str
@@ -48,10 +51,13 @@ class Comparison:
     measure: str
     passed: Interval | None
     all: Interval | None
+    zeros: int = 0
 
     @property
     def seen(self) -> Seen | None:
         """Whether the pairs that passed show a difference, and which way; None where none passed."""
+        if self.zeros:
+            return "no ratio"
         if self.passed is None:
             return None
         if self.passed.low is None or self.passed.high is None:
@@ -133,10 +139,12 @@ def _over(arms: Arms, place: int, label: str, base: str, wanted: Iterable[str]) 
             pairs.setdefault((_where(arms, place, row), row.nbytes), []).append((row, other))
     for (where, nbytes), rows in pairs.items():
         for measure in wanted:
-            both = [(over, other) for over, other in rows if getattr(over, measure) and getattr(other, measure)]
+            both = [(over, other) for over, other in rows if getattr(over, measure) is not None and getattr(other, measure) is not None]
             if both:
-                ratios = [(getattr(over, measure) / getattr(other, measure), over.fidelity == other.fidelity == "PASS") for over, other in both]
-                yield Comparison(label, base, where, nbytes, measure, ratio([one for one, passed in ratios if passed]), ratio([one for one, _ in ratios]))
+                whole = [(over, other) for over, other in both if getattr(over, measure) > 0 and getattr(other, measure) > 0]
+                ratios = [(getattr(over, measure) / getattr(other, measure), over.fidelity == other.fidelity == "PASS") for over, other in whole]
+                passed = ratio([one for one, passing in ratios if passing])
+                yield Comparison(label, base, where, nbytes, measure, passed, ratio([one for one, _ in ratios]), len(both) - len(whole))
 
 
 def _tie(arms: Arms, place: int, row: Row) -> tuple[Any, ...]:
@@ -155,13 +163,13 @@ def measures(names: Sequence[str]) -> list[str]:
 
 
 def failing(wish: str | None, tolerance: float) -> Callable[[Comparison], bool]:
-    """Whether a comparison fails: its interval lies beyond 1, and `tolerance` more, on the side of the wish; or nothing of it passed."""
+    """Whether a comparison fails: its interval lies beyond 1, and `tolerance` more, on the side of the wish; or there was nothing to tell it by."""
     sides = {None: (), "lower": (-1,), "higher": (1,), "different": (-1, 1)}
     if wish not in sides:
         raise RequestError(f"compare: --fail-if: got {wish}; accepted: lower, higher, different; {meant(str(wish), ['lower', 'higher', 'different'], 'write one of those')}")
 
     def fails(one: Comparison) -> bool:
-        if not sides[wish] or one.passed is None:
+        if not sides[wish] or one.passed is None or one.zeros:
             return bool(sides[wish])
         low, high = one.passed.low or one.passed.mean, one.passed.high or one.passed.mean
         return (-1 in sides[wish] and high < 1 / (1 + tolerance)) or (1 in sides[wish] and low > 1 + tolerance)

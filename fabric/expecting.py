@@ -73,7 +73,7 @@ def _ratios(arms: Arms, wish: Expect) -> Iterator[Outcome]:
         found = []
     those = [one for one in found if one.arm == wish.arm and wish.nbytes in (None, one.nbytes)]
     for one in those:
-        yield _outcome(wish, f"{one.arm} over {one.base}", one.where, one.nbytes, one.passed)
+        yield _outcome(wish, f"{one.arm} over {one.base}", one.where, one.nbytes, None if one.zeros else one.passed)
     if not those:
         yield _outcome(wish, f"{wish.arm} over {wish.over}", "", wish.nbytes, None)
 

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from fabric.errors import MachineError
+from fabric.errors import MachineError, RequestError
 from fabric.graph import Fabric, Port
 from fabric.kernel import inside_namespace, namespace_of
 from fabric.ovs import OvsControl
@@ -53,12 +53,15 @@ class Live:
 
     @contextlib.contextmanager
     def noted(self, what: str) -> Iterator[None]:
-        """Note in the point's folder that somebody looked in, whose looking costs the machine time."""
-        begin = time.monotonic()
+        """Note in the point's folder that somebody looked in, whose looking costs the machine time; what was refused has cost none."""
+        begin, refused = time.monotonic(), False
         try:
             yield
+        except RequestError:
+            refused = True
+            raise
         finally:
-            if self.folder.is_dir():
+            if self.folder.is_dir() and not refused:
                 with open(self.folder / WATCHED, "a") as file:
                     file.write(json.dumps({"what": what, "begin": begin, "end": time.monotonic()}) + "\n")
 

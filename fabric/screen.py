@@ -190,7 +190,7 @@ def _ratio(found: Interval | None, between: bool = True) -> str:
     return f"{found.mean:.3f}{interval} n={found.n}"
 
 
-_SEEN = {"lower": "[cyan]lower[/]", "higher": "[magenta]higher[/]", "no difference seen": "none seen", "one pair": "one pair", None: "none passed"}
+_SEEN = {"lower": "[cyan]lower[/]", "higher": "[magenta]higher[/]", "no difference seen": "none seen", "one pair": "one pair", "no ratio": "[yellow]has zeros[/]", None: "none passed"}
 _SHORT = {"slowdown": "slowdown", "iteration_ms": "iteration ms", "load_share_of_nb": "share", "load_leftover_share": "of what was left"}
 
 

@@ -69,6 +69,15 @@ def test_a_pair_needs_both_arms_and_a_verdict_needs_both_to_pass() -> None:
     assert found.passed is not None and found.all is not None and (found.passed.n, found.all.n) == (2, 3)
 
 
+def test_a_zero_is_no_ratio_and_its_pair_is_not_left_out_in_silence() -> None:
+    """Two seeds without a drop say more than the three that have some: nothing is claimed of the rest, and a check has not passed."""
+    arms = run_of(("adaptive", "ecmp"), ("no load",), drops=100)
+    rows = [Row(**{**one.to_json(), "drops": 0}) if one.controller == "ecmp" and one.seed < 3 else one for one in arms.rows]
+    (found,) = compare(Arms(arms.keys, arms.labels, rows), wanted=["drops"])
+    assert (found.zeros, found.seen, found.passed and found.passed.n) == (2, "no ratio", 3)
+    assert failing("higher", 0)(found) and not failing(None, 0)(found)
+
+
 def test_jobs_and_sizes_are_never_paired_with_others() -> None:
     """Two jobs of one run, each with its time."""
     rows = [row(routing, "no load", seed, job=job, p50_ms=time) for seed in (1, 2, 3) for routing, times in {"ecmp": (2.0, 30.0), "adaptive": (1.0, 30.0)}.items()

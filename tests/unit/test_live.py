@@ -66,6 +66,8 @@ def test_rows_that_somebody_looked_into_are_doubted(tmp_path: Path) -> None:
     assert watched_s(tmp_path, (0, 1e12)) is None
     with up.noted("trace"):
         pass
+    with pytest.raises(RequestError), up.noted("a slip"):
+        raise RequestError("no such host")
     (line,) = (tmp_path / "watched.jsonl").read_text().splitlines()
     assert json.loads(line)["what"] == "trace"
     (tmp_path / "watched.jsonl").write_text('{"what": "a", "begin": 1, "end": 4}\n{"what": "b", "begin": 8, "end": 20}\n')
