@@ -245,10 +245,10 @@ def _conducted(conduct: Callable[[Screen], RunFolder], check: bool, as_json: boo
 
 def _expected(console: Console, folder: Path, check: bool) -> bool:
     """Print whether what a run's file expects was shown; whether all of it was."""
-    from fabric.expecting import expectations, judged
+    from fabric.api import Run
     from fabric.screen import outcomes
 
-    found = judged(*expectations(folder))
+    found = Run(folder).expected()
     if check and not found:
         raise RequestError(f"{folder}: --check: got a run whose file expects nothing; accepted: one with expect; add e.g. expect: [{{measure: slowdown, below: 1.5}}] to it")
     outcomes(console, found)
@@ -455,13 +455,13 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare arms of a run, or runs, seed by seed: ratios with 95 % intervals, and whether a difference was seen; no root."""
-    from fabric.compare import arms_of, beside, called, failing, measures
-    from fabric.compare import compare as find_out
+    from fabric.api import Run
+    from fabric.compare import failing
     from fabric.screen import comparisons
 
     fails = failing(fail_if, tolerance)
-    runs = {name: arms_of(folder) for name, folder in called(folders).items()}
-    found = find_out(next(iter(runs.values())) if len(runs) == 1 else beside(runs), by, base, measures(wanted))
+    first, *others = (Run(folder) for folder in folders)
+    found = first.compare(*others, by=by, base=base, measure=wanted)
     if as_json:
         for one in found:
             print(json.dumps(one.to_json()))
