@@ -317,27 +317,50 @@ def port_view(utilisation: float, backlog: int, ecn: tuple[int, int] | None) -> 
     return replace(base, links={**base.links, port: link})
 
 
-def judged(utilisation: float, backlog: int, ecn: tuple[int, int] | None = (15140, 15140)) -> list[SetEcn]:
-    """What the tuner orders after five looks."""
+def judged(looks: Sequence[tuple[float, int]], ecn: tuple[int, int] | None = (15140, 15140)) -> list[SetEcn]:
+    """What the tuner orders after it has met the port, at each of these looks of utilisation and backlog."""
     tuner = EcnTuner(every=5, route=False)
-    return [order for _ in range(5) for order in tuner.decide(port_view(utilisation, backlog, ecn)) if isinstance(order, SetEcn)]
+    tuner.decide(port_view(0.0, 0, ecn))
+    return [order for look in looks for order in tuner.decide(port_view(*look, ecn)) if isinstance(order, SetEcn)]
+
+
+def bounds(orders: list[SetEcn]) -> list[tuple[int, int]]:
+    return [(order.min_bytes, order.max_bytes) for order in orders]
+
+
+def test_a_port_begins_low_whatever_it_was_set_to() -> None:
+    """Once, with two frames; one that does not mark is left alone."""
+    tuner, view = EcnTuner(route=False), port_view(0.0, 0, (48448, 48448))
+    (order,) = (order for order in tuner.decide(view) if isinstance(order, SetEcn))
+    assert order.min_bytes == order.max_bytes == 2 * WIRES.frame
+    assert tuner.decide(view) == [] == EcnTuner(route=False).decide(port_view(0.0, 0, None))
 
 
 def test_a_port_that_falls_short_marks_later_and_a_full_one_earlier() -> None:
-    """By the factors; a port that nobody waits at, or that does not mark, is left alone."""
-    assert [(order.min_bytes, order.max_bytes) for order in judged(0.8, 3000)] == [(22710, 22710)]
-    assert [(order.min_bytes, order.max_bytes) for order in judged(0.99, 3000)] == [(12869, 12869)]
-    assert judged(0.8, 0) == judged(0.1, 3000) == judged(0.99, 3000, None) == []
+    """Up by the factor; down by half of what always stood there, or by the factor where that is more."""
+    assert bounds(judged([(0.8, 3000)] * 6)) == [(22710, 22710)]
+    assert bounds(judged([(0.99, 3000)] * 6)) == [(12869, 12869)]
+    assert bounds(judged([(0.99, 14000), (0.99, 12000)] * 3)) == [(9140, 9140)]
+    assert judged([(0.99, 3000)] * 6, None) == []
+
+
+def test_a_port_whose_senders_pause_is_left_alone() -> None:
+    """What began or ended without a queue lacked data: an incast's bursts do not raise its threshold."""
+    assert judged([(0.8, 3000), (0.8, 0)] * 20) == judged([(0.8, 0)] * 20) == judged([(0.1, 3000)] * 20) == []
 
 
 def test_thresholds_stay_within_the_queue() -> None:
-    """Not below a frame, not above half of it."""
-    assert judged(0.99, 3000, (1514, 1514)) == []
-    assert judged(0.6, 3000, (37850, 37850)) == []
+    """Not below two frames, not above half of it."""
+    assert judged([(0.99, 3000)] * 6, (3028, 3028)) == []
+    assert judged([(0.6, 3000)] * 6, (37850, 37850)) == []
 
 
 def test_nothing_is_judged_before_its_time() -> None:
     """Nor by looks at an idle port."""
-    tuner = EcnTuner(every=5, route=False)
-    looks = [port_view(0.99, 3000, (15140, 15140))] * 4 + [port_view(0.0, 0, (15140, 15140))] * 9
-    assert all(tuner.decide(look) == [] for look in looks)
+    assert judged([(0.99, 3000)] * 5 + [(0.0, 0)] * 9) == []
+
+
+def test_a_beginning_below_the_least_is_refused() -> None:
+    """With what would do."""
+    with pytest.raises(ValueError, match="accepted: 1 to start, which is 2"):
+        EcnTuner(least=3)
