@@ -218,13 +218,14 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
         for host in point.transport.hosts:
             net.set_host_sysctls(host_sysctls(tcps[settings(point.transport, host).tcp].name), [host])
         net.set_routes(routes_of(point, work))
-        controller.wait_listening()
-        net.connect(ControllerAddress(_CONTROLLER_PORT))
         marker = more.enter_context(best_marker(point.links.ecn.headroom is not None)) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))
         if sockets:
             more.enter_context(agent(point, folder / "agent", net, sockets, marker))
+        # Not before the agent listens: a controller may give orders as soon as it has its switches.
+        controller.wait_listening()
+        net.connect(ControllerAddress(_CONTROLLER_PORT))
         measuring = more.enter_context(instruments(point, net))
         line = more.enter_context(delay_line(point, net, folder / "delay"))
         controller.wait_ready()

@@ -64,9 +64,11 @@ class EcnTuner:
         for port, link in view.links.items():
             if link.ecn_bytes is None or view.wires is None:
                 continue
-            if port not in self._seen:
-                self._seen[port] = _Seen()
-                found.extend(self._order(link, link.ecn_bytes, self._start * view.wires.frame, view.wires, "a low beginning", {}))
+            if port not in self._seen:  # asked for until it is in force: a port that has not begun is not judged
+                begin = self._order(link, link.ecn_bytes, self._start * view.wires.frame, view.wires, "a low beginning", {})
+                found.extend(begin)
+                if not begin:
+                    self._seen[port] = _Seen()
                 continue
             seen = self._seen[port]
             seen.note(link)

@@ -320,7 +320,7 @@ def port_view(utilisation: float, backlog: int, ecn: tuple[int, int] | None) -> 
 def judged(looks: Sequence[tuple[float, int]], ecn: tuple[int, int] | None = (15140, 15140)) -> list[SetEcn]:
     """What the tuner orders after it has met the port, at each of these looks of utilisation and backlog."""
     tuner = EcnTuner(every=5, route=False)
-    tuner.decide(port_view(0.0, 0, ecn))
+    tuner.decide(port_view(0.0, 0, (2 * WIRES.frame,) * 2 if ecn else None))
     return [order for look in looks for order in tuner.decide(port_view(*look, ecn)) if isinstance(order, SetEcn)]
 
 
@@ -329,11 +329,12 @@ def bounds(orders: list[SetEcn]) -> list[tuple[int, int]]:
 
 
 def test_a_port_begins_low_whatever_it_was_set_to() -> None:
-    """Once, with two frames; one that does not mark is left alone."""
+    """With two frames, asked for until they are in force; one that does not mark is left alone."""
     tuner, view = EcnTuner(route=False), port_view(0.0, 0, (48448, 48448))
     (order,) = (order for order in tuner.decide(view) if isinstance(order, SetEcn))
     assert order.min_bytes == order.max_bytes == 2 * WIRES.frame
-    assert tuner.decide(view) == [] == EcnTuner(route=False).decide(port_view(0.0, 0, None))
+    assert tuner.decide(view) == [order]
+    assert tuner.decide(port_view(0.0, 0, (2 * WIRES.frame,) * 2)) == [] == EcnTuner(route=False).decide(port_view(0.0, 0, None))
 
 
 def test_a_port_that_falls_short_marks_later_and_a_full_one_earlier() -> None:
