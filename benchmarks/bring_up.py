@@ -64,7 +64,9 @@ def stock(fabric: Fabric, _: PrivateOvs) -> Callable[[], None]:
 def ours(fabric: Fabric, ovs: PrivateOvs) -> Callable[[], None]:
     """The same by fabriclab's own means."""
     up = ExitStack()
-    up.enter_context(network(fabric, dict.fromkeys(fabric.scale, Shape(MBPS, MTU, 50)), ovs)).connect(ControllerAddress(6653))
+    net = up.enter_context(network(fabric, dict.fromkeys(fabric.scale, Shape(MBPS, MTU, 50)), ovs))
+    net.start()
+    net.connect(ControllerAddress(6653))
     return up.close
 
 

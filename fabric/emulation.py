@@ -218,6 +218,7 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
         for host in point.transport.hosts:
             net.set_host_sysctls(host_sysctls(tcps[settings(point.transport, host).tcp].name), [host])
         net.set_routes(routes_of(point, work))
+        net.start()
         marker = more.enter_context(best_marker(point.links.ecn.headroom is not None)) if point.links.ecn else None
         if marker:
             net.mark(marker, thresholds_of(point))

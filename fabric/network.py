@@ -110,25 +110,29 @@ class Network:
         with inside_namespace(self._namespaces[host]):
             yield
 
-    def connect(self, controller: ControllerAddress) -> None:
-        """Create all bridges in one transaction, point them at the controller, shape their ports, and read all back.
+    def start(self) -> None:
+        """Create all bridges in one transaction, without a controller; shape their ports, and read all back.
 
         Raises RunError when an interface is not what was asked.
         """
-        words = []
-        self._controller = controller
+        commands: list[str] = []
         for switch in self.mininet.switches:
-            switch.start([controller])
-            words += switch.commands
+            switch.start([])
+            commands += switch.commands
             switch.commands = []
-        _batched_vsctl(self.ovs, words)
+        _batched_vsctl(self.ovs, commands)
         # Only now: Open vSwitch removes the qdiscs of every port it takes.
         _configure_switch_ports(self)
         if wrong := self.read_back():
             raise RunError(f"{len(wrong)} interfaces are not what was asked, the first: {wrong[0]}")
 
+    def connect(self, controller: ControllerAddress) -> None:
+        """Point all switches at the controller in one transaction; after `start`, and after whatever it may order about."""
+        self._controller = controller
+        _batched_vsctl(self.ovs, [_pointing(switch.name, controller) for switch in self.fabric.switches])
+
     def mark(self, marker: Marker, thresholds: Mapping[Port, Threshold]) -> None:
-        """Have packets marked that leave these ports of switches; after `connect`, which makes their queues.
+        """Have packets marked that leave these ports of switches; after `start`, which makes their queues.
 
         RunError when a port is not what was asked afterwards.
         """
@@ -150,7 +154,7 @@ class Network:
             self.in_force[port] = self._marker.shaped(self.in_force[port], threshold)
 
     def hook(self, add: Callable[[Any, int, Port], None]) -> None:
-        """Call `add(netlink, index, port)` for every port, in its namespace; after `connect`, which makes their queues."""
+        """Call `add(netlink, index, port)` for every port, in its namespace; after `start`, which makes their queues."""
         groups = {node: [port for port in self.shapes if port.node == node] for node in self._namespaces}
         groups[""] = [port for port in self.shapes if port.node not in self._namespaces]
         for ports in groups.values():
@@ -221,11 +225,7 @@ class Network:
         address = self._controller
         if address is None:
             raise RunError(f"{switch} has no controller to go back to: the network was never connected")
-        target = f'target="{address.protocol}:{address.IP()}:{address.port}"'
-        self.ovs.vsctl(
-            "--", "--id=@controller", "create", "Controller", target, f"max_backoff={_RECONNECT_MS}",
-            "--", "set", "bridge", switch, "controller=[@controller]",
-        )  # fmt: skip
+        _batched_vsctl(self.ovs, [_pointing(switch, address)])
 
     def _around(self, port: Port) -> contextlib.AbstractContextManager[None]:
         """The namespace that a port is in."""
@@ -442,10 +442,17 @@ def _differences(
     return found
 
 
-def _batched_vsctl(ovs: PrivateOvs, words: list[str]) -> None:
-    """What Mininet's switches queued, in transactions short enough for a command line."""
+def _pointing(switch: str, controller: ControllerAddress) -> str:
+    """The command by which Open vSwitch has a switch look for its controller."""
+    target = f'target="{controller.protocol}:{controller.IP()}:{controller.port}"'
+    made = f"-- --id=@{switch} create Controller {target} max_backoff={_RECONNECT_MS}"
+    return f"{made} -- set bridge {switch} controller=[@{switch}]"
+
+
+def _batched_vsctl(ovs: PrivateOvs, commands: Sequence[str]) -> None:
+    """Commands as Mininet's switches write them, in transactions short enough for a command line."""
     batch: list[str] = []
-    for command in words:
+    for command in commands:
         # Mininet quotes for a shell; there is none here.
         tokens = [token.replace('\\"', '"') for token in command.split()]
         if sum(map(len, batch)) + sum(map(len, tokens)) > OVSSwitch.argmax:

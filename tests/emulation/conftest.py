@@ -218,6 +218,7 @@ def bring_up() -> Callable[..., contextlib.AbstractContextManager[Any]]:
                 private_ovs(folder, best_datapath()) as ovs,
                 network(fabric, shapes, ovs, inside_mbps) as net,
             ):
+                net.start()
                 net.connect(ControllerAddress(6653))
                 yield net
 

@@ -27,6 +27,7 @@ def test_two_hosts_ping_each_other(tmp_path: Path, alone: Any) -> None:
     with alone() as place, place.namespace(), control as controller:
         folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
         with private_ovs(folder, best_datapath()) as ovs, network(fabric, shapes, ovs) as net:
+            net.start()
             controller.wait_listening()
             net.connect(ControllerAddress(6653))
             controller.wait_ready()
