@@ -65,7 +65,7 @@ class FabricApp(RyuApp):
         self._errands = hub.Queue()
         self._ready = False
         self._links_down = False  # and the app has not been told yet
-        self._queues = _queue_reader(self.fabric)
+        self._queues: tuple[QueueReader, list[Port]] | None = None
 
     # -- to override
 
@@ -233,6 +233,10 @@ class FabricApp(RyuApp):
     @set_ev_cls(EventReady)
     def on_monitor_ready(self, _: EventReady) -> None:
         """Pass it on; samples begin only now."""
+        # Not sooner: a controller starts beside the network, whose interfaces need not be there yet.
+        self._queues = _queue_reader(self.fabric)
+        if self._queues is None:
+            self.logger.warning("the switches' ports are no interfaces here: no queue is seen")
         self._ready = True
         self.on_ready()
 

@@ -1,42 +1,18 @@
-"""What the switches said of their ports in one round of questions, and the event by which controllers get it.
+"""The events by which controllers get what the switches said of their ports, and what jobs announce.
 
-`fabric.monitor` asks, once for all; a `FabricApp` observes `EventCounters`.
+`fabric.monitor` asks the switches, once for all; a `FabricApp` observes `EventCounters`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
 
 from ryu.controller import event
 
-from fabric.graph import Port
 from fabric.hints import Announced, Beat
+from fabric.portcounts import Counters
 
-__all__ = ["UNSUPPORTED", "Counters", "EventBeat", "EventCounters", "EventHint", "EventReady", "PortCount"]
-
-UNSUPPORTED = 2**64 - 1  # how a switch says that it does not count something
-
-
-class PortCount(NamedTuple):
-    """Totals of one port since it was made; None where the switch does not count."""
-
-    tx_bytes: int | None
-    tx_packets: int | None
-    tx_dropped: int | None
-    rx_bytes: int | None
-    rx_packets: int | None
-    rx_dropped: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """One round: asked at `t`; `ports` with when each one's switch answered (CLOCK_MONOTONIC); `missing` gave no answer."""
-
-    t: float
-    ports: Mapping[Port, tuple[float, PortCount]]
-    missing: int
+__all__ = ["EventBeat", "EventCounters", "EventHint", "EventLinksDown", "EventReady"]
 
 
 class EventCounters(event.EventBase):  # type: ignore[misc]

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fabric.counters import Counters, PortCount
 from fabric.graph import Fabric, Port
 from fabric.policy import LinkView
+from fabric.portcounts import Counters, PortCount
 
 __all__ = ["LinkWatch", "QueueCount"]
 

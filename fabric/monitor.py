@@ -18,8 +18,10 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3
 
-from fabric.counters import UNSUPPORTED, Counters, EventCounters, EventReady, PortCount
-from fabric.graph import Fabric, Port
+from fabric.counters import EventCounters, EventReady
+from fabric.graph import Fabric
+from fabric.portcounts import Counters, PortCount
+from fabric.portrounds import PortRounds
 
 __all__ = ["Monitor"]
 
@@ -42,10 +44,7 @@ class Monitor(RyuApp):
         self.fabric = Fabric.from_json(json.loads((self.folder / "topology.json").read_text()))
         self.datapaths: Any = {}  # by dpid; Ryu's own objects
         self.barriers: set[int] | None = None
-        self.round: dict[Port, tuple[float, PortCount]] = {}
-        self.asked: set[int] = set()
-        self.asked_at = 0.0
-        self.log_file = open(self.folder / "ports.jsonl", "a")  # noqa: SIM115  (kept for the process's life)
+        self.rounds = PortRounds(self.fabric, self.folder / "ports.jsonl")
 
     def start(self) -> Any:
         """Ryu's hook for an app's own thread."""
@@ -101,38 +100,21 @@ class Monitor(RyuApp):
         while True:
             due = max(due + self.period_s, time.monotonic())
             hub.sleep(max(0.0, due - time.monotonic()))
-            self._end_round()
-            self.asked_at = time.monotonic()
-            for datapath in tuple(self.datapaths.values()):
-                if datapath.id in self.fabric.switch_by_dpid:
-                    self.asked.add(datapath.id)
-                    datapath.send_msg(datapath.ofproto_parser.OFPPortStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY))
+            ours = [datapath for datapath in self.datapaths.values() if datapath.id in self.fabric.switch_by_dpid]
+            self._tell(self.rounds.ask(datapath.id for datapath in ours))
+            for datapath in ours:
+                datapath.send_msg(datapath.ofproto_parser.OFPPortStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY))
 
     @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
     def on_port_stats(self, ev: Any) -> None:
         """Keep the counters of each port of the fabric; the round ends with the last switch's answer."""
-        switch = self.fabric.switch_by_dpid.get(ev.msg.datapath.id)
-        if switch is None or switch.dpid not in self.asked:
-            return
-        now = time.monotonic()
-        for stat in ev.msg.body:
-            port = Port(switch.name, stat.port_no)
-            if port in self.fabric.peer:
-                counts = (stat.tx_bytes, stat.tx_packets, stat.tx_dropped, stat.rx_bytes, stat.rx_packets, stat.rx_dropped)
-                self.round[port] = (now, PortCount(*(None if count == UNSUPPORTED else count for count in counts)))
-        if not ev.msg.flags & ev.msg.datapath.ofproto.OFPMPF_REPLY_MORE:
-            self.asked.discard(switch.dpid)
-            if not self.asked:
-                self._end_round()
+        counts = {
+            stat.port_no: PortCount.of(stat.tx_bytes, stat.tx_packets, stat.tx_dropped, stat.rx_bytes, stat.rx_packets, stat.rx_dropped)
+            for stat in ev.msg.body
+        }
+        more = bool(ev.msg.flags & ev.msg.datapath.ofproto.OFPMPF_REPLY_MORE)
+        self._tell(self.rounds.answer(ev.msg.datapath.id, counts, more))
 
-    def _end_round(self) -> None:
-        """Write and tell what the last round brought; a switch that gave no answer is counted as missing."""
-        if not self.round:
-            return
-        missing = len(self.fabric.switches) - len({port.node for port in self.round})
-        ports = {port.interface: count for port, (_, count) in self.round.items()}
-        line = {"t": round(time.monotonic(), 6), "missing": missing, "ports": ports}
-        self.log_file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self.log_file.flush()
-        self.send_event_to_observers(EventCounters(Counters(self.asked_at, self.round, missing)))
-        self.round, self.asked = {}, set()
+    def _tell(self, counters: Counters | None) -> None:
+        if counters is not None:
+            self.send_event_to_observers(EventCounters(counters))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric.counters import Counters, PortCount
 from fabric.graph import Fabric, FabricBuilder, Port
 from fabric.linkwatch import LinkWatch, QueueCount
+from fabric.portcounts import Counters, PortCount
 from topologies.fat_tree import fat_tree
 
 MBPS = 20.0
