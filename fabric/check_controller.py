@@ -70,6 +70,8 @@ def request(
     `overrides` are `key=value`, `topologies` `name,key=value,...`; relative files start from `base`.
     """
     source = plugins.find("controller", controller, base)
+    if source.external:
+        raise RequestError(f"got {controller}; accepted: a built-in's name, pkg.module:attr or ./file.py, as each check starts the controller anew; name its app")
     parameters = dict(parse_override(text) for text in overrides)
     asked = {text: _fabric(text, base) for text in topologies or DEFAULT_TOPOLOGIES}
     defect = None

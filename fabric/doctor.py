@@ -20,12 +20,14 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fabric import plugins
 from fabric.congestion import is_file, located, uncompiled
 from fabric.delay import MOST_CORES, NETEM, NFQUEUE, cores_needed, delay_of, fastest_mbps
 from fabric.delayline import try_way
 from fabric.endpoints import OURS
 from fabric.errors import FabricError
 from fabric.experiment import Point
+from fabric.external import unreachable
 from fabric.kernel import has_module, new_network_namespace, read_sysctl
 from fabric.libbpf import BpfObject, objects
 from fabric.links import Shape
@@ -158,6 +160,8 @@ def refusals(points: Sequence[Point], kernel: Kernel | None = None) -> list[str]
     lines += [_refused_marking(kernel, PHANTOMS)] if any(point.links.ecn and point.links.ecn.headroom for point in points) else []
     lines += [_refused_tcp(tcp, kernel) for tcp in sorted(tcps) if not _provider(tcp, kernel)]
     lines += sorted({uncompiled(located(tcp, base)) for tcp, base in every if is_file(tcp)})
+    asked_controllers = {plugins.find("controller", point.controller.use, point.base).external for point in points}
+    lines += [why for address in sorted(filter(None, asked_controllers), key=str) if (why := unreachable(address))]
     return list(dict.fromkeys(line for line in lines if line))
 
 

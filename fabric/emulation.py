@@ -204,7 +204,7 @@ def _up(point: Point, work: Workload, folder: Path, place: Sandbox, tcps: Mappin
         folder / "controller", point.fabric, app=source.module, parameters=plugins.rooted(point.controller.params, point.base),
         poll_ms=point.poll_ms, hash_basis=number(point.seed, "hash", 32), port=_CONTROLLER_PORT, mbps=point.links.mbps,
         wires=wires(point), agent=sockets.for_controller() if sockets else None,
-        hints=place.folder / _HINTS if _announces(point) else None,
+        hints=place.folder / _HINTS if _announces(point) else None, external=source.external, outside=place.outside,
     )  # fmt: skip
     ovs_folder = Path(tempfile.mkdtemp(dir=place.folder, prefix="ovs-"))
     with (
@@ -293,7 +293,7 @@ def _sampler(up: _Running) -> Iterator[Companion]:
             {"interface": port.interface, "pid": up.network.host_pid(port.node) if port.node in hosts else 0}
             for port in up.network.shapes
         ],
-        "processes": {"switch": up.ovs.daemon.pid, "controller": up.controller.companion.process.pid},
+        "processes": {"switch": up.ovs.daemon.pid, **_controller_process(up)},
         "parent": os.getpid(),
         **({"marks": up.marker.told()} if up.marker else {}),
     }
@@ -302,6 +302,12 @@ def _sampler(up: _Running) -> Iterator[Companion]:
         running.wait_for("ready", BEGIN_S, "take its first sample")
         yield running
         running.check_alive()
+
+
+def _controller_process(up: _Running) -> dict[str, int]:
+    """The controller's process by its name; none where it is somebody else's, on whatever machine."""
+    source = plugins.find("controller", up.point.controller.use, up.point.base)
+    return {} if source.external else {"controller": up.controller.companion.process.pid}
 
 
 def _udp_path(up: _Running) -> PathOf:

@@ -16,14 +16,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["OpenFlowProxy", "Refused", "openflow_proxy", "spoilt"]
+__all__ = ["CHANGES", "HEADER", "OpenFlowProxy", "Refused", "openflow_proxy", "pump", "spoilt"]
 
 # Message types and bodies by the OpenFlow 1.3.5 specification, appendix A.
 _ERROR, _FEATURES_REPLY, _FLOW_REMOVED, _MULTIPART_REQUEST, _MULTIPART_REPLY = 1, 6, 11, 18, 19
 _PACKET_OUT, _TO_ALL = 13, (0xFFFFFFFB, 0xFFFFFFFC)  # OFPP_FLOOD, OFPP_ALL
-_CHANGES = {14: "FLOW_MOD", 15: "GROUP_MOD", 29: "METER_MOD"}
-_NAMES = {0: "HELLO", 9: "SET_CONFIG", 13: "PACKET_OUT", 16: "PORT_MOD", 17: "TABLE_MOD", 18: "MULTIPART_REQUEST"} | _CHANGES
-_HEADER = struct.Struct("!BBHI")
+CHANGES = {14: "FLOW_MOD", 15: "GROUP_MOD", 29: "METER_MOD"}
+_NAMES = {0: "HELLO", 9: "SET_CONFIG", 13: "PACKET_OUT", 16: "PORT_MOD", 17: "TABLE_MOD", 18: "MULTIPART_REQUEST"} | CHANGES
+HEADER = struct.Struct("!BBHI")
 _UNSUPPORTED = b"\xff" * 8
 _FLOW, _AGGREGATE, _TABLE, _PORT, _QUEUE, _GROUP = range(1, 7)
 _KINDS = {_FLOW: "flow", _AGGREGATE: "aggregate", _TABLE: "table", _PORT: "port", _QUEUE: "queue", _GROUP: "group"}
@@ -35,7 +35,7 @@ _GROUP_BUCKETS = 40  # each two counters more, to the entry's end
 _MULTIPART_BODY = 16
 _FLOW_REMOVED_COUNTERS = 32
 
-_Look = Callable[[int, bytes], bytes]
+Look = Callable[[int, bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class _Connection:
         self.controller.close()
 
     def from_controller(self, kind: int, message: bytes) -> bytes:
-        if kind in _CHANGES:
+        if kind in CHANGES:
             self.proxy.changes += 1
             self.proxy.last_change = time.monotonic()
         elif kind == _MULTIPART_REQUEST:
@@ -204,24 +204,24 @@ async def _serve(
         return
     link = _Connection(proxy, writer, forth)
     pumps = [
-        asyncio.ensure_future(_pump(reader, forth, link.from_switch)),
-        asyncio.ensure_future(_pump(back, writer, link.from_controller)),
+        asyncio.ensure_future(pump(reader, forth, link.from_switch)),
+        asyncio.ensure_future(pump(back, writer, link.from_controller)),
     ]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
     finally:
         link.close()
-        for pump in pumps:
-            pump.cancel()
+        for way in pumps:
+            way.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: _Look) -> None:
-    """Pass on message by message until either end is gone."""
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Look) -> None:
+    """Pass on message by message, as `look(type, message)` gives it back, until either end is gone."""
     with contextlib.suppress(asyncio.IncompleteReadError, OSError):
         while True:
-            header = await reader.readexactly(_HEADER.size)
-            _, kind, length, _ = _HEADER.unpack(header)
-            body = await reader.readexactly(max(length, _HEADER.size) - _HEADER.size)
+            header = await reader.readexactly(HEADER.size)
+            _, kind, length, _ = HEADER.unpack(header)
+            body = await reader.readexactly(max(length, HEADER.size) - HEADER.size)
             writer.write(look(kind, header + body))
             await writer.drain()

@@ -1,6 +1,7 @@
 """Finds a plug-in by the way it is spelt, built-ins by the same door as anyone's own.
 
     adaptive            no dot, slash or colon: an entry point of the kind's group
+    tcp:HOST:PORT       of a controller: somebody else's process that listens there
     pkg.module:attr     an import path
     ./file.py[:attr]    a file, relative to the experiment file
 """
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from fabric.errors import RequestError
+from fabric.external import PREFIX, Address, address_of
 from fabric.graph import Fabric
 from fabric.policy import Policy
 
@@ -38,10 +40,14 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a plug-in's code is: a module's import path or a file's, and the attribute, '' when it is to be found."""
+    """Where a plug-in's code is: a module's import path or a file's, and the attribute, '' when it is to be found.
+
+    A controller that runs already has no code here, but an `external` address.
+    """
 
     module: str
     attr: str = ""
+    external: Address | None = None
 
     @property
     def is_file(self) -> bool:
@@ -59,6 +65,8 @@ def find(kind: str, spelling: str, base: Path) -> Source:
 
     `base` is the folder that relative files start from.
     """
+    if kind == "controller" and spelling.startswith(PREFIX):
+        return Source("", external=address_of(spelling))
     if not any(mark in spelling for mark in "./:"):
         return _entry_point(kind, spelling)
     if "/" in spelling or spelling.endswith(".py") or ".py:" in spelling:
@@ -129,6 +137,8 @@ def controller_parameters(source: Source) -> dict[str, Any] | None:
     They are the literal class attribute PARAMETERS. A FabricApp without one takes none; a plain Ryu app, whose
     parameters are its own affair, any. RequestError when the module has no app, or more than the one Ryu would run.
     """
+    if source.external:
+        return {}  # its own affair, and told to nobody here
     file = Path(source.module) if source.is_file else _file_of(source.module)
     tree = _parsed(file)
     apps = _apps(tree)
@@ -149,6 +159,8 @@ def controller_parameters(source: Source) -> dict[str, Any] | None:
 
 def defines(source: Source, method: str) -> bool:
     """Whether a controller's app class has a method by this name, its own or a built-in's, read without running any of it."""
+    if source.external:
+        return False
     file = Path(source.module) if source.is_file else _file_of(source.module)
     tree = _parsed(file)
     bodies = [node for app in _apps(tree) for node in app.body]

@@ -44,6 +44,7 @@ class Sandbox:
     """A run's place: `folder` is its state folder, short enough for Unix sockets."""
 
     folder: Path
+    _home: int = field(default_factory=namespace_of)  # the network namespace that the run was started in
     _sysctls: dict[str, str] = field(default_factory=dict)
 
     def set_machine_sysctls(self, values: Mapping[str, str]) -> None:
@@ -56,7 +57,6 @@ class Sandbox:
     @contextlib.contextmanager
     def namespace(self) -> Iterator[None]:
         """Run the block in a new network namespace with its loopback up; all that is made in it goes with it."""
-        home = namespace_of()
         try:
             new_network_namespace()
             silence_ipv6()
@@ -64,11 +64,16 @@ class Sandbox:
                 netlink.link("set", index=1, state="up")
             yield
         finally:
-            enter_namespace(home)
-            os.close(home)
+            enter_namespace(self._home)
+
+    @property
+    def outside(self) -> str:
+        """A name by which a process of this run can open the network namespace that the run was started in."""
+        return f"/proc/{os.getpid()}/fd/{self._home}"
 
     def close(self) -> None:
         """Put the sysctls back and remove the state folder."""
+        os.close(self._home)
         _restore(self._sysctls)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -369,7 +369,7 @@ def _judged(
     evidence = replace(evidence, watched_s=watched_s(seen.folder, window))
     faults = unproven(point, seen)
     if raised := seen.network["controller_exceptions"]:
-        faults.append(f"the controller raised {raised} exceptions, see {row.point}/controller/manager.log")
+        faults.append(f"the controller raised {raised} exceptions, see the log in {row.point}/controller")
     if seen.queues.gone:
         faults.append(f"interfaces vanished while it ran: {', '.join(seen.queues.gone[:3])}")
     verdict = judge(evidence, faults)
