@@ -36,7 +36,7 @@ def address_of(spelling: str) -> Address:
     """The address in `tcp:HOST:PORT`, or `tcp:[IPV6]:PORT`; RequestError when it is none."""
     found = _SPELLING.fullmatch(spelling)
     if found is None or not 0 < int(found["port"]) <= _HIGHEST_PORT:
-        raise RequestError(f"got {spelling!r}; accepted: tcp:HOST:PORT with a port from 1 to {_HIGHEST_PORT}; write e.g. tcp:127.0.0.1:6653")
+        raise RequestError(f"controller {spelling!r}: no address; accepted: tcp:HOST:PORT with a port from 1 to {_HIGHEST_PORT}; write e.g. tcp:127.0.0.1:6653")
     return Address(found["six"] or found["host"], int(found["port"]))
 
 
